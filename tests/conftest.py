@@ -1,4 +1,4 @@
-"""Tiny real parts: small image folders, a configuration that trains in a second, and canned event logs."""
+"""Shared fixtures: small image folders, and configurations that train in a second."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ TINY = (
     "run.convolution=native",
     "eval.batch_size=64",
 )
-"""Overrides under which ResNet-18 takes some 30 ms a step on a laptop."""
+"""With these, a step of ResNet-18 takes about 30 ms on a laptop."""
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else each process that a test starts compiles the program again
 
 for number in (signal.SIGHUP, signal.SIGINT):
-    # Under nohup or behind a script's `&` these are ignored, and so they would be by every program that a test starts. A
-    # handler of our own is not inherited.
+    # Ignored under nohup or behind a script's `&`, and programs that a test starts inherit that, but no handler of ours.
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, lambda *_: None)
 
 needs_exporter = pytest.mark.skipif(torch_release() < (2, 9), reason="export needs torch 2.9")
 
 
-NARROW = str(Path(__file__).parent / "support" / "narrow")
-"""First in PYTHONPATH, it makes the networks of child processes narrow."""
+NARROW = str(
+    Path(__file__).parent / "support" / "narrow"
+)  # first in PYTHONPATH, it makes networks of child processes narrow
 
 
 def _make_narrow(patch: pytest.MonkeyPatch) -> None:
@@ -52,17 +52,14 @@ def _make_narrow(patch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def narrow_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trains a narrow network, in files that are not about the network: steps and saves take less time.
-
-    Tests that need the whole one are marked `whole_network`.
-    """
+    """Trains a narrow network, for files that do not test the network; tests marked `whole_network` train the real one."""
     if request.node.get_closest_marker("whole_network") is None:
         _make_narrow(monkeypatch)
 
 
 @pytest.fixture(scope="module")
 def narrow_module() -> Iterator[None]:
-    """The same for a whole file of tests whose run is trained once."""
+    """The same for files whose tests share one trained run."""
     with pytest.MonkeyPatch.context() as patch:
         _make_narrow(patch)
         yield
@@ -75,19 +72,19 @@ TunedMaker = Callable[..., Config]
 
 @pytest.fixture(autouse=True)
 def own_caches(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is found about images is kept in the user's caches, which tests leave alone."""
+    """Keep the caches of image surveys out of the user's cache folder."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "caches"))
 
 
 @pytest.fixture(autouse=True)
 def short_timing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """How fast an exported file is matters to no test."""
+    """Measure the speed of exported files only briefly."""
     monkeypatch.setattr("trainer.export.speed.SECONDS", 0.05)
 
 
 @pytest.fixture(autouse=True)
 def end_training() -> Iterator[None]:
-    """A failed test must not leave a training thread behind: the interpreter would wait for it for ever."""
+    """End training threads that a failed test left behind: the interpreter would wait for them forever."""
     yield
     for thread in STARTED:
         thread.release()
@@ -118,7 +115,7 @@ def write_colours(
 
 @pytest.fixture
 def make_folder(tmp_path: Path) -> FolderMaker:
-    """Makes an image folder whose classes differ in colour, so that a network can learn them."""
+    """Calls `write_colours` on a folder of the test."""
 
     def make(
         name: str = "images",
@@ -137,7 +134,7 @@ def make_folder(tmp_path: Path) -> FolderMaker:
 
 @pytest.fixture
 def make_config() -> ConfigMaker:
-    """Makes a tiny configuration: by default on the embedded digits."""
+    """Makes a tiny configuration, by default on the embedded digits."""
 
     def make(*overrides: str) -> Config:
         return build_config({}, {}, "test", [*TINY, *overrides])
@@ -154,7 +151,7 @@ def folder_config(make_folder: FolderMaker, make_config: ConfigMaker) -> Config:
 
 @pytest.fixture
 def tuned(make_folder: FolderMaker, make_config: ConfigMaker, tmp_path: Path) -> TunedMaker:
-    """Makes configurations that go on from a short run on the same folder: 4 steps an epoch."""
+    """Makes configurations that start from the weights of a short run on the same folder; 4 steps per epoch."""
     root = make_folder()
     common = ("data.kind=imagefolder", f"data.root={root}", "data.crop_pct=1.0", "data.cache=ram")
     source = train(make_config(*common, "train.epochs=1"), tmp_path / "source").run.run_dir

@@ -1,4 +1,4 @@
-"""Every kind of bad input: a clear message with what to do next, exit code 2, no traceback, nothing half-written."""
+"""Bad input of every kind: a clear message with what to do next, exit code 2, no traceback, nothing half-written."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def keep_signal_handlers() -> Iterator[None]:
 
 @pytest.fixture
 def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs the command headless; gives exit code and everything that it printed."""
+    """Runs a command; returns its exit code and everything that it printed."""
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: str, runs_dir: Path | None = None) -> tuple[int, str]:
@@ -61,7 +61,7 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
         ("", ["train.epochz=3"], ["command line: train.epochz: unknown key; did you mean train.epochs?"]),
     ],
 )
-def test_a_wrong_file_is_explained_and_nothing_is_written(
+def test_a_wrong_config_file_is_explained_and_nothing_is_written(
     run: Run, tmp_path: Path, text: str, overrides: list[str], parts: list[str]
 ) -> None:
     (tmp_path / "c.yaml").write_text(text)
@@ -71,16 +71,14 @@ def test_a_wrong_file_is_explained_and_nothing_is_written(
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_missing_file_names_the_nearest_shipped_one(run: Run, tmp_path: Path) -> None:
+def test_a_missing_config_file_names_the_nearest_shipped_one(run: Run, tmp_path: Path) -> None:
     code, printed = run("digitz.yaml")
     assert code == 2
     assert "digitz.yaml: no such file; did you mean digits?" in printed
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_gpu_that_is_not_there_is_a_failed_run_with_the_remedy(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_gpu_is_explained_with_the_remedy(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(devices, "driver_version", lambda: None)
     code, printed = run("digits", "run.device=cuda")
@@ -109,7 +107,7 @@ def test_an_empty_or_one_class_folder_is_explained(
 
 @pytest.mark.parametrize("name", ["latest", "Latest", "none", "imagenet", "my.onnx"])
 @pytest.mark.parametrize("in_file", [False, True])
-def test_a_name_that_commands_give_a_meaning_is_refused(run: Run, tmp_path: Path, name: str, in_file: bool) -> None:
+def test_a_reserved_run_name_is_refused(run: Run, tmp_path: Path, name: str, in_file: bool) -> None:
     (tmp_path / "c.yaml").write_text(f"run: {{name: {name}}}\n" if in_file else "")
     code, printed = run("c.yaml", *([] if in_file else ["--name", name]))
     assert code == 2
@@ -117,7 +115,7 @@ def test_a_name_that_commands_give_a_meaning_is_refused(run: Run, tmp_path: Path
     assert not (tmp_path / "runs").exists()
 
 
-def test_what_is_refused_before_the_first_step_leaves_nothing_and_other_runs_alone(
+def test_a_refusal_before_the_first_step_leaves_no_run_behind(
     run: Run, tmp_path: Path, make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "runs" / "digits").mkdir(parents=True)
@@ -137,7 +135,7 @@ def test_fewer_images_than_a_batch_are_explained(run: Run, make_folder: FolderMa
 
 @pytest.mark.parametrize("place", ["file", "proc"])
 def test_a_runs_folder_that_cannot_be_written_is_explained(run: Run, tmp_path: Path, place: str) -> None:
-    """A file as parent, and a file system that takes no folders (permission bits stop nobody who is root)."""
+    """A file as parent, and a file system without folders: permission bits do not stop root."""
     (tmp_path / "file").write_text("")
     runs_dir = tmp_path / "file" / "runs" if place == "file" else Path("/proc/r18-runs")
     code, printed = run("digits", runs_dir=runs_dir)
@@ -147,7 +145,7 @@ def test_a_runs_folder_that_cannot_be_written_is_explained(run: Run, tmp_path: P
 
 
 def test_a_runs_folder_on_a_read_only_mount_is_explained(tmp_path: Path) -> None:
-    """In a mount namespace of its own, since permission bits stop nobody who is root."""
+    """In a mount namespace of its own, since permission bits do not stop root."""
     mount = f"mount -t tmpfs -o ro none {shlex.quote(str(tmp_path))}"
     unshare = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
     if (
@@ -205,7 +203,7 @@ def test_a_corrupt_checkpoint_is_not_exported(run: Run, folder_config: Config, t
         ("data.root=\udcff", "not valid UTF-8"),
     ],
 )
-def test_what_a_log_cannot_hold_is_refused_before_anything_is_written(
+def test_values_that_a_log_cannot_hold_are_refused_before_anything_is_written(
     run: Run, tmp_path: Path, setting: str, reason: str
 ) -> None:
     code, printed = run("digits", setting)
@@ -233,7 +231,7 @@ def test_a_run_that_does_not_exist_is_explained(run: Run) -> None:
         assert "no run" in printed
 
 
-def test_other_data_or_settings_on_resume_are_refused_with_the_difference(
+def test_other_settings_on_resume_are_refused_with_the_difference(
     run: Run, folder_config: Config, tmp_path: Path
 ) -> None:
     source = train(folder_config, tmp_path / "runs").run.run_dir
@@ -251,7 +249,7 @@ def test_other_data_or_settings_on_resume_are_refused_with_the_difference(
         ("RECORD", "trainer.py,sha256=x,1\n", "trainer"),
     ],
 )
-def test_another_top_level_package_of_our_name_is_named(
+def test_another_package_with_our_top_level_name_is_named(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listing: str, text: str, package: str
 ) -> None:
     innocent = "innocent/trainer/__init__.py,sha256=x,1\ntui_tools/__init__.py,sha256=x,1\n"
@@ -266,7 +264,7 @@ def test_another_top_level_package_of_our_name_is_named(
     assert "innocent" not in printed
 
 
-def test_a_configuration_that_a_run_was_not_started_with_is_refused_on_resume(
+def test_a_resume_refuses_a_config_that_the_run_was_not_started_with(
     run: Run, folder_config: Config, tmp_path: Path
 ) -> None:
     source = train(folder_config, tmp_path / "runs").run.run_dir
@@ -278,7 +276,7 @@ def test_a_configuration_that_a_run_was_not_started_with_is_refused_on_resume(
     assert code == 0
 
 
-def test_runs_that_belong_to_somebody_else_are_passed_over(
+def test_unreadable_runs_of_other_users_are_skipped(
     run: Run, folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mine = train(folder_config, tmp_path / "runs").run.run_dir
@@ -297,14 +295,14 @@ def test_runs_that_belong_to_somebody_else_are_passed_over(
     assert "theirs" not in printed
 
 
-def test_without_arguments_the_shipped_configurations_are_listed(run: Run) -> None:
+def test_the_shipped_configurations_are_listed_without_arguments(run: Run) -> None:
     code, printed = run()
     assert code == 0
     for name in ("digits", "cifar", "cifar-accurate", "cifar-tutorial", "cifar-cpu", "cifar-cpu-quick", "finetune"):
         assert f"r18-tui {name}\n" in printed
 
 
-def test_a_path_with_an_equals_sign_is_no_override(run: Run, tmp_path: Path) -> None:
+def test_a_path_with_an_equals_sign_is_not_an_override(run: Run, tmp_path: Path) -> None:
     code, printed = run("show", "--plain", str(tmp_path / "lr=1" / "run"))
     assert code == 2
     assert "lr=1/run: no run of this name" in printed

@@ -1,4 +1,4 @@
-"""Documents that would otherwise drift from the code."""
+"""The documents agree with the code."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 
 
-def test_ci_runs_the_readmes_test_command_word_for_word() -> None:
+def test_ci_runs_the_test_command_of_the_readme() -> None:
     commands = re.findall(r"```sh\n(python3 -m venv .*)\n```", (ROOT / "README.md").read_text())
     assert len(commands) == 2
     assert commands[0].endswith(".venv/bin/r18-tui digits")
@@ -49,7 +49,7 @@ def anchors(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_commands_and_files_that_a_page_names_exist(page: Path) -> None:
+def test_commands_and_files_named_on_a_page_exist(page: Path) -> None:
     text = page.read_text()
     blocks = "\n".join(re.findall(r"^```.*?^```", text, re.MULTILINE | re.DOTALL))
     code = [*re.findall(r"`r18-tui ([a-z][^` ]*)", text), *re.findall(r"^r18-tui ([a-z]\S*)", blocks, re.MULTILINE)]
@@ -60,7 +60,7 @@ def test_commands_and_files_that_a_page_names_exist(page: Path) -> None:
             assert (ROOT / path).exists(), path
 
 
-def test_the_page_of_commands_has_all_of_them() -> None:
+def test_the_commands_page_lists_all_commands() -> None:
     page = (ROOT / "docs" / "commands.md").read_text()
     assert set(re.findall(r"^\| `r18-tui ([a-z-]+)", page, re.MULTILINE)) >= commands()
 
@@ -69,7 +69,7 @@ def commands() -> set[str]:
     return set(tui.cli.all_commands())
 
 
-def test_the_log_page_names_only_kinds_that_exist() -> None:
+def test_the_log_page_names_only_existing_kinds() -> None:
     page = (ROOT / "docs" / "run-directory.md").read_text()
     table = page.partition("| kind | fields |")[2].partition("\n\n")[0]
     named = set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE))
@@ -77,7 +77,7 @@ def test_the_log_page_names_only_kinds_that_exist() -> None:
     assert named <= set(event_kinds())
 
 
-def test_every_promise_names_a_test_that_exists() -> None:
+def test_every_promise_names_an_existing_test() -> None:
     rows = [
         row for row in (ROOT / "docs" / "reliability.md").read_text().splitlines() if re.match(r"\| (?!what|---)", row)
     ]
@@ -91,7 +91,7 @@ def test_every_promise_names_a_test_that_exists() -> None:
             assert f"def {name}(" in (ROOT / path).read_text(), f"{path}::{name}"
 
 
-def test_nothing_of_a_developers_machine_stands_in_the_repository() -> None:
+def test_no_file_contains_a_path_of_a_developers_machine() -> None:
     folders = ("trainer", "tui", "tests", "configs", "docs", "benchmarks", "scripts", ".ci")
     kinds = (".py", ".md", ".yaml", ".tcss")
     files = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in kinds]

@@ -1,4 +1,4 @@
-"""No line of a log, however damaged, stops a reader or hides anything but itself."""
+"""Damaged lines of a log stop no reader and hide no other line."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ GOOD = lines()
 
 def line_of(kind: str, **changes: Any) -> bytes:
     """The first line of a kind, with other values."""
-    found = next(content for line in GOOD if (content := json.loads(line))["kind"] == kind)
-    return orjson.dumps(found | changes) + b"\n"
+    first = next(content for line in GOOD if (content := json.loads(line))["kind"] == kind)
+    return orjson.dumps(first | changes) + b"\n"
 
 
 @pytest.mark.parametrize("first", range(0, 60, 20))
 def test_every_reader_reads_every_damaged_log(tmp_path: Path, first: int, capsys: pytest.CaptureFixture[str]) -> None:
-    """`python -m benchmarks.mutated_logs` does so with 2,000 logs."""
+    """The same with 2,000 logs: `python -m benchmarks.mutated_logs`."""
     assert read_everywhere(write(tmp_path / "good", GOOD)) == 0
-    left_out = [read_everywhere(write(tmp_path / f"odd-{seed}", mutated(seed))) for seed in range(first, first + 20)]
-    assert sum(map(bool, left_out)) > 10
+    skipped = [read_everywhere(write(tmp_path / f"odd-{seed}", mutated(seed))) for seed in range(first, first + 20)]
+    assert sum(map(bool, skipped)) > 10
     assert print_runs(tmp_path) == 0
     listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
     assert {"good", *(f"odd-{seed}" for seed in range(first, first + 20))} <= set(listed)
@@ -70,7 +70,7 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
 @pytest.mark.parametrize(
     ("kind", "changes"), WRONG, ids=lambda value: value if isinstance(value, str) else str(value)[:40]
 )
-def test_a_line_with_a_wrong_value_is_left_out_and_counted_by_all(
+def test_every_reader_skips_and_counts_a_line_with_a_wrong_value(
     tmp_path: Path, kind: str, changes: dict[str, Any]
 ) -> None:
     line = line_of(kind, **({"seq": 899} | changes))
@@ -86,7 +86,7 @@ def test_a_line_with_a_wrong_value_is_left_out_and_counted_by_all(
     assert view.seq == 901
 
 
-def test_every_kind_of_event_is_checked_and_found_right() -> None:
+def test_every_kind_of_event_is_read_back_and_has_checks() -> None:
     records = [record for line in GOOD if (record := decode(line)) is not None]
     assert [record.event for record in records] == [json_of(event) for event in history()]
     kinds = {record.event.kind for record in records}
@@ -96,7 +96,7 @@ def test_every_kind_of_event_is_checked_and_found_right() -> None:
 
 
 def json_of(event: Any) -> Any:
-    """An event as it is read back: what is not finite is None."""
+    """An event as it is read back: NaN becomes None."""
     changes = {
         name: [None if isinstance(item, float) and math.isnan(item) else item for item in value]
         for name, value in vars(event).items()
@@ -105,7 +105,7 @@ def json_of(event: Any) -> Any:
     return type(event)(**(vars(event) | changes))
 
 
-def test_readers_say_what_they_leave_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_readers_report_skipped_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = write(tmp_path / "odd", [*GOOD, b'{"torn\n', line_of("evaluation", accuracy=None, seq=5000)])
     for reader in (print_report, print_json, print_csv):
         reader(run)
@@ -126,7 +126,7 @@ def test_lines_of_later_versions_are_not_called_damaged(tmp_path: Path) -> None:
     assert read_everywhere(run) == 0
 
 
-def test_a_resume_numbers_its_lines_after_the_last_valid_number(tmp_path: Path) -> None:
+def test_a_reopened_log_numbers_lines_after_the_last_valid_number(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     path.write_bytes(b"".join([*GOOD[:3], *(line_of("gap", seq=seq) for seq in (2**63, True, "7", None, -5, 1e9))]))
     log = EventLog(path, clock=lambda: START)
@@ -153,23 +153,23 @@ JSON = st.recursive(
 @given(value=JSON, declared=st.sampled_from(PLAIN))
 def test_a_check_agrees_with_pydantic(value: Any, declared: Any) -> None:
     wanted = _Group if declared in PLAIN[-2:] else declared
-    assert check_of(declared)([value]) is _pydantic_takes(wanted, value)
+    assert check_of(declared)([value]) is _pydantic_accepts(wanted, value)
 
 
 @given(value=st.integers(-3, 3) | st.floats(-3, 3) | st.booleans(), low=st.integers(-2, 0), high=st.integers(0, 2))
 def test_a_range_agrees_with_pydantic(value: Any, low: int, high: int) -> None:
     ours = check_of(Annotated[float, Range(low, high)])([value])
-    assert ours is _pydantic_takes(Annotated[float, Field(ge=low, le=high)], value)
+    assert ours is _pydantic_accepts(Annotated[float, Field(ge=low, le=high)], value)
 
 
 @given(values=st.lists(JSON, max_size=4), declared=st.sampled_from([*PLAIN, Positive, Share]))
-def test_many_values_fit_where_each_of_them_does(values: list[Any], declared: Any) -> None:
+def test_values_pass_together_when_each_passes_alone(values: list[Any], declared: Any) -> None:
     check = check_of(declared)
     assert check(values) is all(check([value]) for value in values)
 
 
-def _pydantic_takes(declared: Any, value: Any) -> bool:
-    """Whether pydantic takes a value as it is. Its float takes a bool, which JSON tells from a number."""
+def _pydantic_accepts(declared: Any, value: Any) -> bool:
+    """Whether pydantic accepts a value unconverted; a bool is no number, though pydantic's float accepts one."""
     try:
         TypeAdapter(declared).validate_python(value, strict=True)
     except ValidationError:

@@ -1,4 +1,4 @@
-"""Faults go where they are meant to go, and the operators make the changes that they are named after."""
+"""Planted faults end up in the right place, and each operator makes the change that its name says."""
 
 from __future__ import annotations
 
@@ -33,36 +33,36 @@ def outer() -> int:
 
 def placed(old: str, new: str, function: str = "package.gate.Gate.passes", **sources: str) -> str:
     """The lines that a fault changes."""
-    there = place(Fault("name", function, old, new), {"package.gate": SOURCE} | sources)
-    ast.parse(there.source)
-    original = ({"package.gate": SOURCE} | sources)[there.module].splitlines()
-    changed = there.source.splitlines()
+    planted = place(Fault("name", function, old, new), {"package.gate": SOURCE} | sources)
+    ast.parse(planted.source)
+    original = ({"package.gate": SOURCE} | sources)[planted.module].splitlines()
+    changed = planted.source.splitlines()
     assert len(changed) == len(original)
     return "\n".join(new for old, new in zip(original, changed, strict=True) if old != new).strip()
 
 
-def test_an_expression_is_replaced_in_parentheses_however_it_is_written() -> None:
+def test_an_expression_is_replaced_in_parentheses() -> None:
     assert placed("max( values )<self.limit", "True") == "return (True)"
 
 
-def test_a_statement_is_replaced_and_what_follows_it_stays() -> None:
+def test_a_statement_is_replaced_and_its_comment_stays() -> None:
     assert placed("self.seen=len(values)", "pass") == "pass  # é"
 
 
-def test_texts_are_no_code() -> None:
+def test_strings_are_not_code() -> None:
     assert placed("1 < 2", "1 <= 2") == "not values and (1 <= 2)"
 
 
-def test_the_lines_of_a_fault_are_those_of_its_statement_without_the_body() -> None:
+def test_the_lines_of_a_fault_are_its_statement_without_the_body() -> None:
     assert place(Fault("", "m.Gate.passes", "not values", "values"), {"m": SOURCE}).lines == range(8, 11)
     assert place(Fault("", "m.Gate.passes", "max(values)", "0"), {"m": SOURCE}).lines == range(12, 13)
 
 
-def test_a_function_is_found_where_it_was_moved_to() -> None:
+def test_a_moved_function_is_found() -> None:
     assert placed("1 + 2", "1 - 2", "package.elsewhere.inner") == "return (1 - 2)"
 
 
-def test_a_functions_own_place_comes_before_others_of_its_name() -> None:
+def test_the_named_module_comes_before_others_with_that_function() -> None:
     other = "class Wall:\n    def passes(self):\n        return max(values) < self.limit\n"
     fault = Fault("", "package.wall.Wall.passes", "max(values) < self.limit", "True")
     assert place(fault, {"package.gate": SOURCE, "package.wall": other}).module == "package.wall"
@@ -77,19 +77,19 @@ def test_a_functions_own_place_comes_before_others_of_its_name() -> None:
     ],
     ids=["other code", "other function", "several times"],
 )
-def test_code_that_is_not_there_exactly_once_is_refused(old: str, function: str) -> None:
+def test_code_that_does_not_occur_exactly_once_is_refused(old: str, function: str) -> None:
     with pytest.raises(NotPlacedError):
         placed(old, "True", function)
 
 
 def drawn(statement: str, number: int = 1000) -> dict[str, set[str]]:
-    """What each operator makes of a statement: one fault of a function at a time, with many seeds."""
+    """The changes of a statement by operator, drawn with many seeds since each draw has one fault per function."""
     source = "def f(self, a, b, c):\n    " + statement.replace("\n", "\n    ") + "\n"
-    found: dict[str, set[str]] = {}
+    changes: dict[str, set[str]] = {}
     for seed in range(200):
         for fault in draw({"m": source}, number=number, seed=seed):
-            found.setdefault(fault.name.partition("-")[0], set()).add(fault.new)
-    return found
+            changes.setdefault(fault.name.partition("-")[0], set()).add(fault.new)
+    return changes
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def drawn(statement: str, number: int = 1000) -> dict[str, set[str]]:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_operators_change_what_they_are_named_after(statement: str, changes: dict[str, set[str]]) -> None:
+def test_each_operator_makes_its_changes(statement: str, changes: dict[str, set[str]]) -> None:
     assert drawn(statement) == changes
 
 
@@ -121,11 +121,11 @@ def test_operators_change_what_they_are_named_after(statement: str, changes: dic
         "return isinstance(a, b)", "def g(a=1): pass", "error = ValueError(a < b)",
     ],
 )  # fmt: skip
-def test_texts_and_type_hints_and_messages_stay(statement: str) -> None:
+def test_strings_type_hints_and_messages_stay(statement: str) -> None:
     assert drawn(statement) == {}
 
 
-def test_a_draw_is_the_same_for_a_seed_and_mostly_the_same_after_an_edit() -> None:
+def test_a_draw_depends_on_the_seed_and_hardly_on_edits() -> None:
     functions = [f"def f{number}(a, b):\n    return a[{number}] < b\n" for number in range(40)]
     first = draw({"m": "".join(functions)}, number=20, seed=1)
     assert first == draw({"m": "".join(functions)}, number=20, seed=1)

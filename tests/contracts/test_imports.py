@@ -1,4 +1,4 @@
-"""What may be loaded when: imports inside functions are invisible to import-linter, so a fresh interpreter is asked."""
+"""Imports of each start, checked in a fresh interpreter: import-linter does not see imports inside functions."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def loaded(code: str) -> set[str]:
 
 
 @pytest.mark.parametrize("module", TORCH_FREE)
-def test_the_start_loads_nothing_heavy(module: str) -> None:
+def test_importing_a_torch_free_module_loads_nothing_heavy(module: str) -> None:
     assert not {name for name in HEAVY if name in loaded(f"import {module}")}
 
 
-def test_the_first_frame_loads_nothing_that_it_does_not_need() -> None:
+def test_the_first_frame_loads_only_what_it_needs() -> None:
     names = loaded("import tui.app.app, tui.app.show_in_terminal, trainer.session.request")
     assert "textual.app" in names
     assert not {"torch", "torchvision", "numpy", "plotext", "pydantic", "yaml"} & names

@@ -1,4 +1,4 @@
-"""One log, one fold: memory tee, file and a file that is followed while it grows give the same view and the same screen."""
+"""Every source of a log gives the same view and the same screen: the live tee, a tee attached later, and the file."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def view_from(source: EventSource) -> RunView:
 
 
 def sources(folder: Path) -> dict[str, EventSource]:
-    """A tee from the beginning, a tee that was attached in the middle of a file, and the file."""
+    """A tee from the beginning, a tee attached in the middle of the log, and the file."""
     ticks = iter(range(1_700_000_000, 1_800_000_000))
     log = EventLog(folder / "events.jsonl", clock=lambda: float(next(ticks)))
     live = LiveSource(RunDir(folder), log)
@@ -69,19 +69,19 @@ def sources(folder: Path) -> dict[str, EventSource]:
     return {"live": live, "attached late": late, "file": LogReader(folder / "events.jsonl")}
 
 
-def test_every_port_folds_to_the_same_view(tmp_path: Path) -> None:
+def test_every_source_gives_the_same_view(tmp_path: Path) -> None:
     views = {name: view_from(source) for name, source in sources(tmp_path).items()}
     assert views["live"].step == 180
     assert views["live"] == views["file"]
     assert views["attached late"] == views["file"]
 
 
-async def test_every_port_gives_the_same_screen(tmp_path: Path) -> None:
+async def test_every_source_gives_the_same_screen(tmp_path: Path) -> None:
     screens = {}
-    watched_only = NoControl(lambda: ("looked at", Presence.UNKNOWN))
+    read_only = NoControl(lambda: ("looked at", Presence.UNKNOWN))
     for name, source in sources(tmp_path).items():
         app = DashboardApp(
-            RunPort(run_dir=RunDir(tmp_path), source=source, control=watched_only), UiSettings(redraw_hz=10.0),
+            RunPort(run_dir=RunDir(tmp_path), source=source, control=read_only), UiSettings(redraw_hz=10.0),
             clock=lambda: 1_700_000_100.0,
         )  # fmt: skip
         async with app.run_test(size=(120, 40)) as pilot:
@@ -91,5 +91,5 @@ async def test_every_port_gives_the_same_screen(tmp_path: Path) -> None:
     assert any("completed" in line for line in screens["file"])
 
 
-def test_the_canned_source_speaks_the_logs_language() -> None:
+def test_canned_lines_are_read_like_a_log() -> None:
     assert view_from(CannedSource(*EVENTS)).step == 180

@@ -1,4 +1,4 @@
-"""Bit for bit on a CUDA device: runs that are stopped, and processes that are killed."""
+"""Exact resume on a CUDA device after stops and kills."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ pytestmark = [
 DETERMINISTIC = ("run.device=cuda", "run.deterministic=true")
 
 
-@pytest.mark.parametrize("dropout", ["0.0", "0.2"])  # without it steps are replayed as a graph
+@pytest.mark.parametrize("dropout", ["0.0", "0.2"])  # steps are replayed as a CUDA graph only without dropout
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_run_on_the_gpu_that_was_stopped_three_times_ends_bit_for_bit(
+def test_a_gpu_run_stopped_three_times_ends_bit_for_bit(
     tmp_path: Path, make_config: ConfigMaker, precision: str, dropout: str
 ) -> None:
     config = make_config(
@@ -31,7 +31,7 @@ def test_a_run_on_the_gpu_that_was_stopped_three_times_ends_bit_for_bit(
     check_that_stops_change_no_bit(config, tmp_path)
 
 
-def test_killed_runs_on_the_gpu_end_bit_for_bit_as_those_that_nobody_touched(tmp_path: Path) -> None:
+def test_killed_gpu_runs_end_bit_for_bit_like_uninterrupted_ones(tmp_path: Path) -> None:
     run = ["digits", *TINY, *DETERMINISTIC, "run.precision=fp32", "train.epochs=60", "checkpoint.every_s=0.5"]
-    found = kill_and_resume(run, tmp_path, kills=3, seed=1, longest_life_s=2, from_first_step=True)
-    assert found.broken == []
+    findings = kill_and_resume(run, tmp_path, kills=3, seed=1, longest_life_s=2, from_first_step=True)
+    assert findings.broken == []

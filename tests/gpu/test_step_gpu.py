@@ -1,8 +1,11 @@
-"""What only a CUDA device can show: no wait on the step path, and the same training as on the CPU."""
+"""Steps on a CUDA device: nothing waits for the device, and training is the same as on the CPU."""
 
 from __future__ import annotations
 
+import itertools
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ import torch
 
 from tests.conftest import ConfigMaker
 from tests.support.running import train, view_of
+from trainer.data.batches.batches import Batch
 from trainer.training.build import build_trainer
 from trainer.training.callbacks import LoopCallbacks
 from trainer.training.cuda_graph import PLAIN_STEPS
@@ -21,13 +25,37 @@ pytestmark = [
 ]
 
 
-def built(make_config: ConfigMaker, *overrides: str) -> Trainer:
+def build(make_config: ConfigMaker, *overrides: str) -> Trainer:
     config = make_config(
         "run.device=cuda", "data.flip=random", "data.crop_pad=2", "data.cutout=2", "model.dropout=0.1", *overrides
     )
     trainer = build_trainer(config, Path("runs"), LoopCallbacks(), lambda *_: None, None).trainer
     trainer.last_save = time.monotonic()
+    trainer.train_step.prepare(0)
     return trainer
+
+
+def batches_of(trainer: Trainer) -> Iterator[Batch]:
+    return (batch for batch in trainer.batches.epoch(0, 0) if batch is not None)
+
+
+def take_steps(
+    trainer: Trainer, batches: Iterator[Batch], steps: range, lr: Callable[[int], float] = lambda _: 0.01
+) -> None:
+    for step in steps:
+        metrics_3 = trainer.metrics.reserve_slot(step, lr(step), trainer.config.data.batch_size)
+        trainer.train_step(next(batches), epoch=0, lr=lr(step), metrics_3=metrics_3)
+
+
+@contextmanager
+def sync_forbidden() -> Iterator[None]:
+    """Make every operation that waits for the device an error."""
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 FINE_TUNING = (
@@ -38,63 +66,46 @@ FINE_TUNING = (
 
 @pytest.mark.parametrize("overrides", [(), FINE_TUNING])
 def test_no_step_waits_for_the_device(make_config: ConfigMaker, overrides: tuple[str, ...]) -> None:
-    trainer = built(make_config, *overrides)
-    trainer.train_step.prepare(0)
-    batches = (batch for batch in trainer.batches.epoch(0, 0) if batch is not None)
-    for step in range(1, 4):
-        trainer.train_step(next(batches), epoch=0, lr=0.01, metrics_3=trainer.metrics.reserve_slot(step, 0.01, 8))
-    torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        for step in range(4, 10):
-            trainer.train_step(next(batches), epoch=0, lr=0.01, metrics_3=trainer.metrics.reserve_slot(step, 0.01, 8))
+    trainer = build(make_config, *overrides)
+    batches = batches_of(trainer)
+    take_steps(trainer, batches, range(1, 4))
+    with sync_forbidden():
+        take_steps(trainer, batches, range(4, 10))
         trainer.metrics.start_copy(1.0)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     window = trainer.metrics.collect(wait=True)
     assert window is not None
     assert len(window.losses) == 9
 
 
 @pytest.mark.parametrize("overrides", [(), ("optim.name=muon",), ("run.precision=bf16", "run.channels_last=true")])
-def test_replayed_steps_are_the_plain_ones_and_wait_for_nothing(
-    make_config: ConfigMaker, overrides: tuple[str, ...]
-) -> None:
-    ended: dict[bool, dict[str, torch.Tensor]] = {}
+def test_replayed_steps_equal_plain_ones_and_do_not_wait(make_config: ConfigMaker, overrides: tuple[str, ...]) -> None:
+    states: dict[bool, dict[str, torch.Tensor]] = {}
     losses: dict[bool, list[float]] = {}
     for captured in (True, False):
-        trainer = built(
+        trainer = build(
             make_config, "model.dropout=0.0", "data.batch_size=32", "run.deterministic=true", *overrides,
             f"run.cuda_graph={str(captured).lower()}",
         )  # fmt: skip
-        trainer.train_step.prepare(0)
-        batches = (batch for batch in trainer.batches.epoch(0, 0) if batch is not None)
-        for step in range(1, 24):
-            if step == PLAIN_STEPS + 2:  # the graph is there now
-                torch.cuda.synchronize()
-                torch.cuda.set_sync_debug_mode("error")
-            lr = 0.02 / step
-            trainer.train_step(next(batches), epoch=0, lr=lr, metrics_3=trainer.metrics.reserve_slot(step, lr, 32))
-        torch.cuda.set_sync_debug_mode("default")
+        batches = batches_of(trainer)
+        take_steps(trainer, batches, range(1, PLAIN_STEPS + 2), lambda step: 0.02 / step)
+        with sync_forbidden():  # the graph is captured now
+            take_steps(trainer, batches, range(PLAIN_STEPS + 2, 24), lambda step: 0.02 / step)
         trainer.metrics.start_copy(1.0)
         window = trainer.metrics.collect(wait=True)
         assert window is not None
         assert trainer.train_step.remarks == []
         assert (trainer.train_step._graph is not None and trainer.train_step._graph._replay is not None) == captured
         losses[captured] = window.losses
-        ended[captured] = trainer.state.model.state_dict()
+        states[captured] = trainer.state.model.state_dict()
     assert losses[True] == pytest.approx(losses[False], rel=1e-5)
     assert len(losses[True]) == 23
-    for name, value in ended[False].items():
-        assert torch.allclose(ended[True][name], value, rtol=1e-4, atol=1e-6), name
+    for name, value in states[False].items():
+        assert torch.allclose(states[True][name], value, rtol=1e-4, atol=1e-6), name
 
 
-def test_metrics_arrive_without_being_waited_for(make_config: ConfigMaker) -> None:
-    trainer = built(make_config)
-    trainer.train_step.prepare(0)
-    batch = next(batch for batch in trainer.batches.epoch(0, 0) if batch is not None)
-    for step in range(1, 31):
-        trainer.train_step(batch, epoch=0, lr=0.01, metrics_3=trainer.metrics.reserve_slot(step, 0.01, 8))
+def test_metrics_arrive_without_waiting(make_config: ConfigMaker) -> None:
+    trainer = build(make_config)
+    take_steps(trainer, itertools.repeat(next(batches_of(trainer))), range(1, 31))
     trainer.metrics.start_copy(1.0)
     torch.cuda.synchronize()
     window = trainer.metrics.collect()
@@ -103,7 +114,7 @@ def test_metrics_arrive_without_being_waited_for(make_config: ConfigMaker) -> No
 
 
 @pytest.mark.parametrize("override", ["run.precision=fp32", "run.precision=fp16", "run.convolution=products"])
-def test_a_run_on_the_gpu_learns_what_a_run_on_the_cpu_learns(
+def test_training_on_the_gpu_equals_training_on_the_cpu(
     make_config: ConfigMaker, tmp_path: Path, override: str
 ) -> None:
     losses = {}

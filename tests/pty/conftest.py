@@ -1,4 +1,4 @@
-"""No test may leave a trainer behind: here they outlive their terminals on purpose."""
+"""Cleanup for tests whose trainers outlive their terminals."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trainer.run.folder.run_dir import list_runs
 
 @pytest.fixture(autouse=True)
 def end_trainers(tmp_path: Path) -> Iterator[None]:
-    """Kill what still trains below the test's folder."""
+    """Kill trainers of runs in the test's folder."""
     yield
     for run in list_runs(tmp_path / "runs"):
         if is_live(run):

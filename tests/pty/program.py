@@ -1,4 +1,4 @@
-"""The program as an interactive shell starts it in a pseudo-terminal."""
+"""Starts the program from an interactive shell in a pseudo-terminal."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ from trainer.run.folder.run_dir import RunDir
 
 _INSTALLED = Path(sys.executable).with_name("r18-tui")
 PROGRAM = [str(_INSTALLED)] if _INSTALLED.exists() else [sys.executable, "-m", "tui.cli"]
-"""The installed command; where it is not installed, what it calls."""
+"""The installed command, or its module where it is not installed."""
 ROOT = str(Path(__file__).parents[2])
-MODULES = os.pathsep.join((NARROW, ROOT))
-"""Where Python finds the program, with a narrow network."""
+MODULES = os.pathsep.join((NARROW, ROOT))  # PYTHONPATH of the program with a narrow network
 MANY_EPOCHS = [*TINY, "train.epochs=5000", "checkpoint.every_s=3600"]
 
 
@@ -30,41 +29,26 @@ def run_of(runs_dir: Path, name: str = "digits") -> RunDir:
 
 
 def start(
-    runs_dir: Path,
-    *arguments: str,
-    config: str = "digits",
-    prefix: str = "",
-    suffix: str = "",
-    columns: int = 120,
-    rows: int = 40,
+    runs_dir: Path, *arguments: str, config: str = "digits", prefix: str = "", suffix: str = ""
 ) -> PseudoTerminal:
-    """The program as an interactive shell starts it, so that job control and foreground groups are real."""
-    typed = [prefix, *PROGRAM, config, "--runs-dir", str(runs_dir), *arguments, suffix]
-    return in_shell(typed, runs_dir.parent, columns, rows)
+    """Start training from an interactive shell, so that job control and foreground groups are real."""
+    return in_shell([prefix, *PROGRAM, config, "--runs-dir", str(runs_dir), *arguments, suffix], runs_dir.parent)
 
 
 def attach(run: RunDir, *arguments: str, columns: int = 120, rows: int = 40) -> PseudoTerminal:
-    """Another terminal in which the run is attached to."""
+    """Attach to a run from another terminal."""
     return in_shell([*PROGRAM, "attach", str(run.path), *arguments], run.path.parent, columns, rows)
 
 
 def list_runs(runs_dir: Path, *, columns: int = 120, rows: int = 40) -> PseudoTerminal:
-    """A terminal with the list of runs."""
+    """Open the list of runs in a terminal."""
     return in_shell([*PROGRAM, "runs", "--runs-dir", str(runs_dir)], runs_dir.parent, columns, rows)
 
 
 def in_shell(
     typed: list[str], folder: Path, columns: int = 120, rows: int = 40, *, modules: str = MODULES
 ) -> PseudoTerminal:
-    """A command that is typed into an interactive shell.
-
-    Args:
-        typed: The command's words.
-        folder: In which.
-        columns: Of the terminal.
-        rows: Of the terminal.
-        modules: Where Python finds the program.
-    """
+    """Type a command, given as words, into an interactive shell in `folder`; `modules` is its PYTHONPATH."""
     return PseudoTerminal(
         ["bash", "--norc", "--noprofile", "-ic", f"{' '.join(typed)}; echo EXIT=$?; sleep 0.5"], columns=columns, rows=rows,
         env={"PYTHONPATH": modules, "PS1": "$ "}, cwd=str(folder),
@@ -77,14 +61,14 @@ def trainer_of(run: RunDir) -> psutil.Process:
 
 
 def code_of(terminal: PseudoTerminal, within_s: float = 60.0) -> int:
-    """What the shell saw as exit code, once everything has ended; the terminal must be as it was."""
+    """The exit code that the shell reports, once everything has ended and the terminal is restored."""
     end = time.monotonic() + within_s
-    while not (found := re.search(rb"EXIT=(\d+)", bytes(terminal.raw))):
+    while not (printed := re.search(rb"EXIT=(\d+)", bytes(terminal.raw))):
         assert time.monotonic() < end, terminal.text
         terminal.pump(0.05)
     assert terminal.modes() == termios.ECHO | termios.ICANON | termios.ISIG, "the terminal is not as it was"
     terminal.wait_exit(60)
-    return int(found.group(1))
+    return int(printed.group(1))
 
 
 def launcher_of(terminal: PseudoTerminal) -> psutil.Process:

@@ -1,4 +1,4 @@
-"""Losing a terminal, and coming back: the run is the same process all along."""
+"""Losing a terminal and attaching again: the run continues in the same process."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from tui.app.screens.held_key_guard import KEY_REPEAT_DELAY_S
 pytestmark = pytest.mark.pty
 
 
-def steps_go_on(run: RunDir, more: int = 3) -> None:
-    """Assert that training moves."""
+def assert_training_continues(run: RunDir, more: int = 3) -> None:
+    """Assert that training continues."""
     step = view_of(run).step
     wait_for(run, lambda view: view.step >= step + more)
 
@@ -47,7 +47,7 @@ def assert_saved(run: RunDir) -> None:
     assert not is_live(run)
 
 
-def test_d_gives_the_shell_back_and_the_same_process_trains_on(tmp_path: Path) -> None:
+def test_d_detaches_and_the_same_process_trains_on(tmp_path: Path) -> None:
     run = run_of(tmp_path / "runs")
     with start(run.path.parent, *MANY_EPOCHS) as terminal:
         terminal.wait_for(r"step [1-9]", 120)
@@ -58,7 +58,7 @@ def test_d_gives_the_shell_back_and_the_same_process_trains_on(tmp_path: Path) -
         drawn, left, _ = terminal.raw.partition(b"\x1b[?1049l")
         assert left
         assert b"\x1b[2J" in drawn[-100:], "nothing is left for tmux to put into the scrollback"
-    steps_go_on(run)
+    assert_training_continues(run)
     assert trainer_of(run) == trainer
     view = view_of(run)
     assert [mark.text for mark in view.marks if mark.kind == "note"] == ["detached"]
@@ -87,11 +87,11 @@ def test_two_terminals_attach_steer_and_see_the_same(tmp_path: Path) -> None:
         one.wait_for("● training", 30)
         one.send("q")
         one.wait_for("Leave this run")
-        one.drain(2 * KEY_REPEAT_DELAY_S)  # a key that is held answers nothing
-        one.send("q")  # the first choice of a watcher is to leave
+        one.drain(2 * KEY_REPEAT_DELAY_S)  # a held key chooses nothing
+        one.send("q")  # the first choice of an attached terminal is to leave
         assert code_of(one) == 0
         assert "come back" in one.text
-        steps_go_on(run)
+        assert_training_continues(run)
         two.send("qs")
         two.wait_for("● stopped", 60)
         two.send("q")
@@ -102,7 +102,7 @@ def test_two_terminals_attach_steer_and_see_the_same(tmp_path: Path) -> None:
     assert view.checkpoints[-1].step == view.step
 
 
-def test_an_attached_screen_that_may_only_look_sends_nothing(tmp_path: Path) -> None:
+def test_a_read_only_screen_sends_nothing(tmp_path: Path) -> None:
     run = run_of(tmp_path / "runs")
     with start(run.path.parent, *MANY_EPOCHS) as terminal:
         terminal.wait_for(r"step [1-9]", 120)
@@ -113,10 +113,10 @@ def test_an_attached_screen_that_may_only_look_sends_nothing(tmp_path: Path) -> 
             watcher.wait_for("view only", 10)
             watcher.send("q")
             assert code_of(watcher) == 0
-        steps_go_on(run)
+        assert_training_continues(run)
 
 
-def test_a_killed_trainer_shows_as_lost_at_once_with_the_way_on(tmp_path: Path) -> None:
+def test_a_killed_trainer_shows_as_lost_with_the_resume_command(tmp_path: Path) -> None:
     run = run_of(tmp_path / "runs")
     with start(run.path.parent, "--detach", *MANY_EPOCHS) as terminal:
         assert code_of(terminal) == 0
@@ -132,7 +132,7 @@ def test_a_killed_trainer_shows_as_lost_at_once_with_the_way_on(tmp_path: Path) 
         assert code_of(watcher) == 0
 
 
-def test_a_lost_run_is_gone_on_with_from_the_screen_that_shows_it(tmp_path: Path) -> None:
+def test_a_lost_run_is_resumed_from_its_screen(tmp_path: Path) -> None:
     run = run_of(tmp_path / "runs")
     with start(run.path.parent, "--detach", *MANY_EPOCHS) as terminal:
         assert code_of(terminal) == 0
@@ -151,7 +151,7 @@ def test_a_lost_run_is_gone_on_with_from_the_screen_that_shows_it(tmp_path: Path
     stop(run)
 
 
-def test_a_live_run_is_not_resumed_but_attached_to(tmp_path: Path) -> None:
+def test_a_resume_of_a_live_run_is_refused_with_the_attach_command(tmp_path: Path) -> None:
     run = run_of(tmp_path / "runs")
     with start(run.path.parent, "--detach", *MANY_EPOCHS) as terminal:
         assert code_of(terminal) == 0
@@ -173,7 +173,7 @@ def test_a_closed_terminal_leaves_the_run_training(tmp_path: Path, prefix: str) 
         in_front = set(psutil.Process(terminal.pid).children(recursive=True)) - kept
         terminal.hang_up()
         assert not psutil.wait_procs(list(in_front), timeout=30)[1], "only the trainer may stay"
-    steps_go_on(run)
+    assert_training_continues(run)
     assert [mark.text for mark in view_of(run).marks if mark.kind == "note"] == ["the terminal was lost"]
     assert trainer_of(run) == trainer
     descriptors = {Path(f"/proc/{trainer.pid}/fd/{fd}").resolve() for fd in range(3)}
@@ -188,24 +188,24 @@ def test_a_closed_terminal_leaves_a_run_with_workers_training(tmp_path: Path, ma
         terminal.wait_for(r"step [1-9]", 120)
         terminal.hang_up()
         time.sleep(3)
-    steps_go_on(run, 20)
+    assert_training_continues(run, 20)
     assert view_of(run).state in (RunState.TRAINING, RunState.EVALUATING)
     stop(run)
 
 
-def test_a_signal_that_the_kernel_hands_to_another_thread_ends_a_detached_run(tmp_path: Path) -> None:
+def test_a_signal_delivered_to_another_thread_ends_a_detached_run(tmp_path: Path) -> None:
     run = run_of(tmp_path / "runs")
     with start(run.path.parent, "--detach", *MANY_EPOCHS) as terminal:
         assert code_of(terminal) == 0
-    steps_go_on(run)
+    assert_training_continues(run)
     trainer = trainer_of(run)
     other = next(thread.id for thread in trainer.threads() if thread.id != trainer.pid)
-    os.kill(other, signal.SIGTERM)  # for the process, as ever, but that thread is asked first
+    os.kill(other, signal.SIGTERM)  # for the process, but delivered to that thread
     assert not psutil.wait_procs([trainer], timeout=60)[1]
     assert_saved(run)
 
 
-def test_a_job_of_the_shell_waits_for_the_foreground_and_ctrl_z_detaches(tmp_path: Path) -> None:
+def test_a_background_job_waits_for_the_foreground_and_ctrl_z_detaches(tmp_path: Path) -> None:
     run = run_of(tmp_path / "runs")
     job = "& wait %1; jobs; fg >/dev/null"
     with start(run.path.parent, *MANY_EPOCHS, suffix=job) as terminal:
@@ -214,7 +214,7 @@ def test_a_job_of_the_shell_waits_for_the_foreground_and_ctrl_z_detaches(tmp_pat
         terminal.send("\x1a")
         assert code_of(terminal) == 0
         assert "attach with" in terminal.text
-    steps_go_on(run)
+    assert_training_continues(run)
     stop(run)
 
 
@@ -228,22 +228,22 @@ def test_a_killed_launcher_leaves_the_run_training(tmp_path: Path) -> None:
         while b"\x1b[?1049l" not in terminal.raw:
             assert time.monotonic() < end, "the screen was not left"
             terminal.pump(0.1)
-    steps_go_on(run)
+    assert_training_continues(run)
     stop(run)
 
 
-def test_a_hang_up_by_hand_says_how_to_come_back(tmp_path: Path) -> None:
+def test_a_hang_up_signal_detaches_with_the_attach_command(tmp_path: Path) -> None:
     run = run_of(tmp_path / "runs")
     with start(run.path.parent, *MANY_EPOCHS) as terminal:
         terminal.wait_for(r"step [1-9]", 120)
         launcher_of(terminal).send_signal(signal.SIGHUP)
         assert code_of(terminal) == 0
         assert "attach with" in terminal.text
-    steps_go_on(run)
+    assert_training_continues(run)
     stop(run)
 
 
-def test_a_terminal_that_nobody_reads_does_not_stop_training_and_recovers(tmp_path: Path) -> None:
+def test_an_unread_terminal_does_not_stop_training_and_recovers(tmp_path: Path) -> None:
     run = run_of(tmp_path / "runs")
     with start(run.path.parent, *MANY_EPOCHS) as terminal:
         terminal.wait_for(r"step [1-9]", 120)
@@ -256,18 +256,18 @@ def test_a_terminal_that_nobody_reads_does_not_stop_training_and_recovers(tmp_pa
         assert code_of(terminal) == 0
 
 
-def test_a_terminal_that_nobody_reads_and_that_closes_then_leaves_the_run_training(tmp_path: Path) -> None:
+def test_closing_an_unread_terminal_leaves_the_run_training(tmp_path: Path) -> None:
     run = run_of(tmp_path / "runs")
     with start(run.path.parent, *MANY_EPOCHS) as terminal:
         terminal.wait_for(r"step [1-9]", 120)
-        time.sleep(8)  # whoever draws waits for a reader by now
+        time.sleep(8)  # until drawing blocks on the full buffer
         terminal.hang_up()
-    steps_go_on(run)
+    assert_training_continues(run)
     stop(run)
 
 
-def test_a_process_that_is_continued_has_its_keys_once_and_gives_the_terminal_back(tmp_path: Path) -> None:
-    """A hang-up comes with SIGCONT, and so does `fg`; nothing was stopped."""
+def test_a_continued_process_handles_each_key_once_and_restores_the_terminal(tmp_path: Path) -> None:
+    """SIGCONT comes with a hang-up and with `fg`, also when nothing was stopped."""
     run = run_of(tmp_path / "runs")
     with start(run.path.parent, *MANY_EPOCHS) as terminal:
         terminal.wait_for(r"step [1-9]", 120)
@@ -283,8 +283,8 @@ def test_a_process_that_is_continued_has_its_keys_once_and_gives_the_terminal_ba
     assert [event.command for event in events_of(run, Acknowledged)][:3] == ["pause", "unpause", "pause"]
 
 
-def start_breaking(tmp_path: Path, condition: str, *arguments: str) -> PseudoTerminal:
-    """The program, with the whole network, and a header that fails once `condition` holds; it may name `view`."""
+def start_with_broken_header(tmp_path: Path, condition: str, *arguments: str) -> PseudoTerminal:
+    """Start the program, with the whole network and a header that fails once `condition` on `view` holds."""
     script = tmp_path / "breaking.py"
     script.write_text(
         "import sys, tui.cli; import tui.app.show_in_terminal as r; original = r._run_app\n"
@@ -300,21 +300,13 @@ def start_breaking(tmp_path: Path, condition: str, *arguments: str) -> PseudoTer
         "r._run_app = broken\n"
         "sys.exit(tui.cli.main(sys.argv[1:]))\n"
     )
-    typed = [
-        sys.executable,
-        str(script),
-        "digits",
-        "--runs-dir",
-        str(tmp_path / "runs"),
-        *arguments,
-        "data.batch_size=64",
-    ]
-    return in_shell(typed, tmp_path, modules=ROOT)
+    program = [sys.executable, str(script), "digits", "--runs-dir", str(tmp_path / "runs")]
+    return in_shell([*program, *arguments, "data.batch_size=64"], tmp_path, modules=ROOT)
 
 
 def test_a_crash_of_the_dashboard_leaves_the_run_training(tmp_path: Path) -> None:
     run = run_of(tmp_path / "runs")
-    with start_breaking(tmp_path, "view.step >= 1", *TINY, "train.epochs=2") as terminal:
+    with start_with_broken_header(tmp_path, "view.step >= 1", *TINY, "train.epochs=2") as terminal:
         terminal.wait_for("the dashboard failed", 120)
         assert code_of(terminal) == 0
         assert "continues training" in terminal.text
@@ -325,8 +317,8 @@ def test_a_crash_of_the_dashboard_leaves_the_run_training(tmp_path: Path) -> Non
     assert view_of(run).step == view_of(run).total_steps
 
 
-def test_a_crash_after_the_end_leaves_with_the_result(tmp_path: Path) -> None:
-    with start_breaking(tmp_path, "view.finish", *TINY, "train.epochs=1") as terminal:
+def test_a_crash_after_the_end_prints_the_result(tmp_path: Path) -> None:
+    with start_with_broken_header(tmp_path, "view.finish", *TINY, "train.epochs=1") as terminal:
         assert code_of(terminal, 120) == 0
         assert "the dashboard failed" in terminal.text
         assert "completed at step" in terminal.text
@@ -334,9 +326,9 @@ def test_a_crash_after_the_end_leaves_with_the_result(tmp_path: Path) -> None:
     assert not is_live(run_of(tmp_path / "runs"))
 
 
-def test_a_crash_of_a_paused_dashboard_leaves_the_run_paused_for_whoever_comes_back(tmp_path: Path) -> None:
+def test_a_crash_of_a_paused_dashboard_leaves_the_run_paused(tmp_path: Path) -> None:
     run = run_of(tmp_path / "runs")
-    with start_breaking(tmp_path, "view.state.value == 'paused'", *MANY_EPOCHS) as terminal:
+    with start_with_broken_header(tmp_path, "view.state.value == 'paused'", *MANY_EPOCHS) as terminal:
         terminal.wait_for(r"step [1-9]", 120)
         terminal.send("p")
         terminal.wait_for("is paused", 60)

@@ -1,4 +1,4 @@
-"""`find-lr` in a terminal: one key takes the suggestion over."""
+"""`find-lr` in a terminal: one key saves the suggestion."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ def test_one_key_writes_the_suggestion_into_the_configuration(tmp_path: Path, ke
         terminal.send(key)
         assert code_of(terminal) == 0
         written = re.sub(r"\s", "", terminal.text.partition("saved; train with: ")[2])
-        assert written.startswith(f"r18-tui{file}{''.join(SMALL)}") is taken, "what it was found under belongs to it"
+        assert written.startswith(f"r18-tui{file}{''.join(SMALL)}") is taken, (
+            "the overrides of the search belong to the command"
+        )
     assert (file.read_text() != before) is taken
     assert (load_config(str(file)).config.optim.lr != 0.123) is taken
     assert "# a guess" in file.read_text()

@@ -1,4 +1,4 @@
-"""What nobody has pressed changes no screen, and nothing that a terminal can send makes the program fail."""
+"""Input without a key press changes no screen, and no input makes the program fail."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def runs_dir(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def viewer(runs_dir: Path, *command: str) -> PseudoTerminal:
+def start_viewer(runs_dir: Path, *command: str) -> PseudoTerminal:
     return PseudoTerminal(
         [*PROGRAM, *command, "--runs-dir", str(runs_dir)], env={"PYTHONPATH": MODULES}, cwd=str(runs_dir)
     )
 
 
-def test_what_nobody_has_pressed_changes_nothing(runs_dir: Path) -> None:
-    with viewer(runs_dir, "show", "done") as terminal:
+def test_input_without_a_key_press_changes_nothing(runs_dir: Path) -> None:
+    with start_viewer(runs_dir, "show", "done") as terminal:
         terminal.wait_for("finished", 30)
         assert list(changes_unpressed(terminal, random.Random(1), 20)) == []
         terminal.send("?")
@@ -41,7 +41,7 @@ def test_what_nobody_has_pressed_changes_nothing(runs_dir: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "shown", "seed"), [("show", "finished", 3), ("runs", "done", 4), ("", "start as it is", 5)]
 )
-def test_anything_at_all_leaves_the_program_whole(runs_dir: Path, command: str, shown: str, seed: int) -> None:
-    with viewer(runs_dir, *([command] if command else []), *(["done"] if command == "show" else [])) as terminal:
+def test_random_input_does_not_make_the_program_fail(runs_dir: Path, command: str, shown: str, seed: int) -> None:
+    with start_viewer(runs_dir, *([command] if command else []), *(["done"] if command == "show" else [])) as terminal:
         terminal.wait_for(shown, 30)
         assert survive(terminal, random.Random(seed), 60) == ""

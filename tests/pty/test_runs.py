@@ -1,4 +1,4 @@
-"""The list of runs in a real terminal: the only place from which one process becomes another."""
+"""The list of runs and the start screen in a real terminal, where one process replaces another."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_a_stopped_run_is_resumed_from_the_list_in_the_same_terminal(tmp_path: P
         assert code_of(terminal) == 0
     stopped = view_of(run).step
     with list_runs(run.path.parent) as terminal:
-        terminal.wait_for(r"digits +stopped", 30)  # the path in the title has this word, too
+        terminal.wait_for(r"digits +stopped", 30)  # the path in the title has the word "stopped", too
         terminal.send("r")
         terminal.wait_for("● training", 60)
         wait_for(run, lambda view: view.step > stopped)
@@ -37,7 +37,7 @@ def test_a_stopped_run_is_resumed_from_the_list_in_the_same_terminal(tmp_path: P
     assert b"\x1b[?1049l" in terminal.raw
 
 
-def test_a_live_run_is_opened_from_the_list_and_steered(tmp_path: Path) -> None:
+def test_a_live_run_is_opened_from_the_list_and_paused(tmp_path: Path) -> None:
     run = run_of(tmp_path / "runs")
     with start(run.path.parent, "--detach", *MANY_EPOCHS) as terminal:
         assert code_of(terminal) == 0
@@ -56,7 +56,7 @@ def test_a_live_run_is_opened_from_the_list_and_steered(tmp_path: Path) -> None:
         assert code_of(terminal) == 0
 
 
-def test_the_first_screen_becomes_what_is_chosen_there(tmp_path: Path) -> None:
+def test_the_start_screen_opens_the_list_of_runs(tmp_path: Path) -> None:
     runs_dir = tmp_path / "runs"
     create_run(runs_dir, "photos").events.touch()
     with in_shell([*PROGRAM, "--runs-dir", str(runs_dir)], tmp_path) as terminal:

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.pty
 
 @pytest.fixture(autouse=True)
 def end_launchers(tmp_path: Path) -> Iterator[None]:
-    """End what starts trainers anew, before they are ended themselves."""
+    """Kill torchrun, which would restart trainers, before the trainers."""
     yield
     for process in psutil.process_iter(["cmdline"]):
         command = process.info["cmdline"] or []
@@ -26,7 +26,7 @@ def end_launchers(tmp_path: Path) -> Iterator[None]:
                 process.kill()
 
 
-def test_two_processes_are_started_watched_left_and_stopped(tmp_path: Path) -> None:
+def test_a_run_of_two_processes_is_started_paused_detached_and_stopped(tmp_path: Path) -> None:
     run = run_of(tmp_path / "runs")
     with start(run.path.parent, "--nproc", "2", *MANY_EPOCHS) as terminal:
         terminal.wait_for(r"step [1-9]", 180)
@@ -45,7 +45,7 @@ def test_two_processes_are_started_watched_left_and_stopped(tmp_path: Path) -> N
         assert code_of(terminal) == 0
     step = view_of(run).step
     wait_for(run, lambda view: view.step > step + 3)
-    leader.terminate()  # as the program itself advises: it is no crash, after which all would be started again
+    leader.terminate()  # as the program advises: torchrun restarts all processes only after a crash
     assert not psutil.wait_procs([torchrun, *workers], timeout=90)[1]
     view = view_of(run)
     assert view.finish is not None

@@ -44,7 +44,7 @@ def test_the_first_frame_comes_before_pytorch_and_quitting_saves(tmp_path: Path)
     assert CheckpointFolder(run_of(runs), keep=2).steps() == [view.step]
 
 
-def test_a_finished_run_stays_on_the_screen_and_opens_again_without_torch(tmp_path: Path) -> None:
+def test_a_finished_run_stays_on_the_screen_and_reopens_without_torch(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     with start(runs, *TINY, "train.epochs=1") as terminal:
         terminal.wait_for("● finished", 120)
@@ -67,7 +67,7 @@ def test_a_finished_run_stays_on_the_screen_and_opens_again_without_torch(tmp_pa
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGXCPU, 152)])
-def test_a_signal_to_the_process_that_the_shell_knows_stops_saves_and_restores(
+def test_a_signal_to_the_launcher_stops_saves_and_restores_the_terminal(
     tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     runs = tmp_path / "runs"
@@ -85,18 +85,23 @@ def test_a_signal_to_the_process_that_the_shell_knows_stops_saves_and_restores(
     assert read_owner(run_of(runs)) is None
 
 
-def test_a_killed_trainer_gives_the_terminal_back(tmp_path: Path) -> None:
+def test_the_terminal_is_restored_after_the_trainer_is_killed(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     with start(runs, *MANY_EPOCHS) as terminal:
         terminal.wait_for("loading PyTorch|training", 60)
         trainer = launcher_of(terminal).children()[0]
         trainer.kill()
         assert code_of(terminal) == 137
-        assert left_on(bytes(terminal.raw)) == []
+        assert changed_modes(bytes(terminal.raw)) == []
 
 
-def left_on(written: bytes) -> list[str]:
-    """What a terminal that has got these bytes is other than before: modes by number, kitty's flags by screen."""
+def write_finished_run(folder: Path) -> None:
+    finished = Finished(reason="completed", step=100, epoch=1.0, exit_code=0)
+    write_log(folder, "done", opened(), started(), steps(1), finished)
+
+
+def changed_modes(written: bytes) -> list[str]:
+    """Terminal modes, by number, and screens with kitty keyboard flags that these bytes leave changed."""
     usual = {"7", "25"}
     modes: set[str] = set(usual)
     kitty = {"main": 0, "alternate": 0}
@@ -105,79 +110,49 @@ def left_on(written: bytes) -> list[str]:
             modes = modes | {number} if end == "h" else modes - {number}
         elif end == "u":
             kitty["alternate" if "1049" in modes else "main"] += 1 if mark == ">" else -1
-    kitty["alternate"] = max(kitty["alternate"], 0)  # a pop of nothing does nothing
+    kitty["alternate"] = max(kitty["alternate"], 0)  # popping an empty stack does nothing
     return sorted(modes ^ usual) + [screen for screen, flags in kitty.items() if flags]
 
 
-def test_a_terminal_is_given_back_as_it_was(tmp_path: Path) -> None:
-    write_log(
-        tmp_path,
-        "done",
-        opened(),
-        started(),
-        steps(1),
-        Finished(reason="completed", step=100, epoch=1.0, exit_code=0),
-    )
+def test_a_viewer_restores_the_terminal_at_its_end(tmp_path: Path) -> None:
+    write_finished_run(tmp_path)
     with in_shell([*PROGRAM, "show", str(tmp_path / "done")], tmp_path) as terminal:
         terminal.wait_for("finished", 30)
-        assert left_on(bytes(terminal.raw)) == [
-            "1000",
-            "1003",
-            "1004",
-            "1006",
-            "1015",
-            "1049",
-            "2004",
-            "25",
-            "7",
-            "alternate",
-        ]
+        assert changed_modes(bytes(terminal.raw)) == [
+            "1000", "1003", "1004", "1006", "1015", "1049", "2004", "25", "7", "alternate",
+        ]  # fmt: skip
         terminal.send("q")
         assert code_of(terminal) == 0
-        assert left_on(bytes(terminal.raw)) == []
+        assert changed_modes(bytes(terminal.raw)) == []
 
 
 @pytest.mark.parametrize("command", ["show", "runs"])
-def test_the_next_start_gives_the_terminal_of_a_killed_viewer_back(tmp_path: Path, command: str) -> None:
-    write_log(
-        tmp_path,
-        "done",
-        opened(),
-        started(),
-        steps(1),
-        Finished(reason="completed", step=100, epoch=1.0, exit_code=0),
-    )
+def test_the_next_start_restores_the_terminal_of_a_killed_viewer(tmp_path: Path, command: str) -> None:
+    write_finished_run(tmp_path)
     viewer = [*PROGRAM, command, *([str(tmp_path / "done")] if command == "show" else []), "--runs-dir", str(tmp_path)]
     with in_shell([*viewer, ";", *PROGRAM, "--version"], tmp_path) as terminal:
         terminal.wait_for("finished", 30)
         (process,) = (one for one in psutil.Process(terminal.pid).children(recursive=True) if command in one.cmdline())
         process.kill()
         assert code_of(terminal) == 0
-        assert left_on(bytes(terminal.raw)) == []
+        assert changed_modes(bytes(terminal.raw)) == []
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_to_a_viewer_gives_the_terminal_back(tmp_path: Path, number: signal.Signals, code: int) -> None:
+def test_a_viewer_restores_the_terminal_on_a_signal(tmp_path: Path, number: signal.Signals, code: int) -> None:
     write_log(tmp_path, "done", opened(), started(), steps(1))
     with in_shell([*PROGRAM, "show", "done", "--runs-dir", str(tmp_path)], tmp_path) as terminal:
         terminal.wait_for("Loss", 30)
         (viewer,) = (one for one in psutil.Process(terminal.pid).children(recursive=True) if "show" in one.cmdline())
         viewer.send_signal(number)
         assert code_of(terminal) == code
-        assert left_on(bytes(terminal.raw)) == []
+        assert changed_modes(bytes(terminal.raw)) == []
         assert "Traceback" not in terminal.text
 
 
 @pytest.mark.parametrize("name", ["dumb", ""])
-def test_a_terminal_that_cannot_be_drawn_on_gets_plain_lines(tmp_path: Path, name: str) -> None:
-    write_log(
-        tmp_path,
-        "done",
-        opened(),
-        started(),
-        steps(1),
-        Finished(reason="completed", step=100, epoch=1.0, exit_code=0),
-    )
+def test_a_dumb_terminal_gets_plain_lines(tmp_path: Path, name: str) -> None:
+    write_finished_run(tmp_path)
     trained = ["digits", *TINY, "train.epochs=1", "data.batch_size=256"]
     for command in (["show", "done"], ["runs"], [], *([trained] if name else [])):
         with PseudoTerminal(
@@ -190,9 +165,7 @@ def test_a_terminal_that_cannot_be_drawn_on_gets_plain_lines(tmp_path: Path, nam
             assert len(terminal.raw) > 100
 
 
-def test_workers_stream_under_the_dashboard_and_prints_never_reach_the_screen(
-    tmp_path: Path, make_folder: FolderMaker
-) -> None:
+def test_prints_of_workers_and_libraries_never_reach_the_screen(tmp_path: Path, make_folder: FolderMaker) -> None:
     root = make_folder()
     runs = tmp_path / "runs"
     data = ["data.kind=imagefolder", f"data.root={root}", "data.cache=none", "data.workers=2", "data.crop_pct=1.0"]
@@ -224,7 +197,7 @@ def test_workers_stream_under_the_dashboard_and_prints_never_reach_the_screen(
     assert view_of(run_of(runs)).step == 12
 
 
-def test_a_failed_preparation_stays_on_the_screen_and_q_leaves_with_its_code(tmp_path: Path) -> None:
+def test_a_failed_preparation_stays_on_the_screen_until_q(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     with start(runs, "data.kind=imagefolder", f"data.root={tmp_path / 'nowhere'}") as terminal:
         terminal.wait_for("● failed", 60)
@@ -235,7 +208,7 @@ def test_a_failed_preparation_stays_on_the_screen_and_q_leaves_with_its_code(tmp
     assert not runs.exists()
 
 
-def test_no_terminal_means_plain_lines(tmp_path: Path) -> None:
+def test_without_a_terminal_plain_lines_are_printed(tmp_path: Path) -> None:
     import subprocess
 
     command = [*PROGRAM, "digits", "--runs-dir", str(tmp_path / "runs"), *TINY, "train.epochs=1", "data.batch_size=64"]
@@ -255,7 +228,7 @@ def test_no_terminal_means_plain_lines(tmp_path: Path) -> None:
     assert run_of(tmp_path / "runs").results.is_file()
 
 
-def test_ctrl_c_saves_and_exits_130_without_a_dashboard(tmp_path: Path) -> None:
+def test_ctrl_c_without_a_dashboard_saves_and_exits_with_130(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     with start(runs, "--headless", *MANY_EPOCHS) as terminal:
         terminal.wait_for("images", 90)
@@ -268,10 +241,10 @@ def test_ctrl_c_saves_and_exits_130_without_a_dashboard(tmp_path: Path) -> None:
     assert view.checkpoints[-1].step == view.step
 
 
-def test_a_second_signal_leaves_at_once_and_still_gives_the_terminal_back(tmp_path: Path) -> None:
+def test_a_second_signal_ends_at_once_and_restores_the_terminal(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     with start(runs, *MANY_EPOCHS) as terminal:
-        # While PyTorch is imported nothing can act on the first signal yet.
+        # While PyTorch is imported, the first signal has no effect yet.
         terminal.wait_for("loading PyTorch", 30)
         launcher = launcher_of(terminal)
         launcher.send_signal(signal.SIGTERM)
@@ -282,8 +255,8 @@ def test_a_second_signal_leaves_at_once_and_still_gives_the_terminal_back(tmp_pa
         assert b"\x1b[?1049l" in terminal.raw
 
 
-def test_a_signal_to_every_process_is_one_request(tmp_path: Path) -> None:
-    """systemd and SLURM signal the launcher and the trainer; the launcher passes its own on as well."""
+def test_signals_to_every_process_count_as_one_request(tmp_path: Path) -> None:
+    """systemd and SLURM signal the launcher and the trainer, and the launcher forwards its own signal."""
     runs = tmp_path / "runs"
     with start(runs, *MANY_EPOCHS) as terminal:
         terminal.wait_for(r"step [1-9]", 120)

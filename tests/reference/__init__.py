@@ -1,1 +1,1 @@
-"""Plain PyTorch and arithmetic that the program's numbers are held against."""
+"""Reference implementations in plain PyTorch and arithmetic, and comparisons of the program with them."""

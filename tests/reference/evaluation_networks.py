@@ -1,4 +1,4 @@
-"""Small networks to evaluate: a residual network of the real one's kind, and one that reads its answer off the picture."""
+"""Small networks to evaluate: a residual network, a detector of black images, and one that looks its answers up."""
 
 from __future__ import annotations
 
@@ -8,16 +8,10 @@ from torchvision.models.resnet import BasicBlock
 
 
 class TinyResNet(nn.Module):
-    """Stem, two basic blocks (the second with a downsample) and a classifier, by torchvision's names; a few channels."""
+    """Stem, two basic blocks (the second with a downsample) and a classifier, with torchvision's names and few channels."""
 
     def __init__(self, num_classes: int, seed: int, silent: float = 0.0) -> None:
-        """Draw random weights, and batch-norm statistics that are not 0 and 1.
-
-        Args:
-            num_classes: Outputs.
-            seed: Seed of the random weights.
-            silent: Share of the channels whose batch norm leaves nothing for the ReLU to let through.
-        """
+        """Draw random weights and batch-norm statistics; a share `silent` of the channels is always 0 after the ReLU."""
         super().__init__()
         self.conv1 = nn.Conv2d(3, 5, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(5)
@@ -52,7 +46,7 @@ class TinyResNet(nn.Module):
 
 
 class BlackDetector(nn.Module):
-    """Has one channel, which answers to pictures of nothing but zeros; its logits are all the same."""
+    """Has one channel, which is active for images of only zeros; its logits are all 0."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,7 +59,7 @@ class BlackDetector(nn.Module):
 
 
 class LookUp(nn.Module):
-    """Answers with the row of a table that the red of the upper left pixel names. Takes pixels as they are, 0 to 255."""
+    """Answers with a row of a table, whose number is the red of the upper left pixel; takes pixels from 0 to 255."""
 
     def __init__(self, table_MK: Tensor) -> None:
         super().__init__()

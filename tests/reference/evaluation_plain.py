@@ -1,4 +1,4 @@
-"""An evaluation in bare PyTorch: one image at a time, in float64, every count by hand."""
+"""An evaluation in plain PyTorch: one image at a time, in float64."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ from tests.reference.evaluation_networks import TinyResNet
 
 @dataclass
 class PlainEvaluation:
-    """What an evaluation finds.
+    """Results of an evaluation.
 
     Attributes:
         loss: Mean cross-entropy.
-        accuracy: Top-1.
-        accuracy_tta: Top-1 of the mean logits of picture and mirror image.
+        accuracy_tta: Top-1 accuracy of the mean logits of image and mirror image.
         confusion: Number of images by true class and answer.
         mistakes: Row, true class, answer and its probability, the most confident first.
-        margin: Smallest distance between the first and the second logit: what rounding must not reach.
+        margin: Smallest distance between the first and second logit, which rounding errors must not reach.
     """
 
     loss: float = 0.0
@@ -35,7 +34,7 @@ class PlainEvaluation:
 
 
 def scaled(pixels_HWC: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """A picture as the network takes it, float64 (1, C, H, W): on the 0-1 scale, less the mean, over the deviation."""
+    """A normalised image, float64 (1, C, H, W)."""
     channels = [(pixels_HWC[..., c].double() / 255 - mean[c]) / std[c] for c in range(3)]
     return torch.stack(channels)[None]
 
@@ -45,9 +44,9 @@ def plain_evaluation(
     model: nn.Module, pixels_NHWC: Tensor, labels: Sequence[int], mean: Sequence[float], std: Sequence[float],
     num_classes: int,
 ) -> PlainEvaluation:  # fmt: skip
-    """Evaluate all images."""
+    """Evaluate all images, also mirrored."""
     exact = copy.deepcopy(model).double().eval()
-    found = PlainEvaluation(confusion=[[0] * num_classes for _ in range(num_classes)])
+    result = PlainEvaluation(confusion=[[0] * num_classes for _ in range(num_classes)])
     for row, label in enumerate(labels):
         image_1CHW = scaled(pixels_NHWC[row], mean, std)
         width = image_1CHW.shape[3]
@@ -56,21 +55,21 @@ def plain_evaluation(
         both_K = (logits_K + mirrored_K) / 2
         probabilities_K = torch.exp(logits_K) / torch.exp(logits_K).sum()
         answer = int(logits_K.argmax())
-        found.confusion[label][answer] += 1
-        found.loss -= math.log(float(probabilities_K[label])) / len(labels)
-        found.accuracy += (answer == label) / len(labels)
-        found.accuracy_tta += (int(both_K.argmax()) == label) / len(labels)
+        result.confusion[label][answer] += 1
+        result.loss -= math.log(float(probabilities_K[label])) / len(labels)
+        result.accuracy += (answer == label) / len(labels)
+        result.accuracy_tta += (int(both_K.argmax()) == label) / len(labels)
         if answer != label:
-            found.mistakes.append((row, label, answer, float(probabilities_K[answer])))
+            result.mistakes.append((row, label, answer, float(probabilities_K[answer])))
         for ranked in (logits_K.sort().values, both_K.sort().values):
-            found.margin = min(found.margin, float(ranked[-1] - ranked[-2]))
-    found.mistakes.sort(key=lambda mistake: -mistake[3])
-    return found
+            result.margin = min(result.margin, float(ranked[-1] - ranked[-2]))
+    result.mistakes.sort(key=lambda mistake: -mistake[3])
+    return result
 
 
 @torch.no_grad()
 def plain_silence(model: TinyResNet, images_NCHW: Tensor) -> dict[str, float]:
-    """Share of the channels that are 0 at every place of every image, by the convolution before the ReLU; float64."""
+    """Share of channels that are 0 everywhere in every image, by the convolution before the ReLU; zero shares are omitted."""
     exact = copy.deepcopy(model).double().eval()
     features_NCHW = exact.stem(images_NCHW)
     shares = {"conv1": _silent_share(features_NCHW)}

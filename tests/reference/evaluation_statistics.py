@@ -1,4 +1,4 @@
-"""Figures of predictions by plain arithmetic in float64, image by image.
+"""Statistics of predictions in plain float64 arithmetic, image by image.
 
 Sources: Wilson (1927) by its defining equation; McNemar's exact test as the two-sided binomial test; the paired interval by the
 spread of the differences of each image; calibration error of Guo et al., arXiv:1706.04599, equation 3.
@@ -17,7 +17,7 @@ Z95 = NormalDist().inv_cdf(0.975)
 
 @dataclass(frozen=True)
 class PlainClass:
-    """One class; None where there is nothing to divide by."""
+    """One class; None for divisions by zero."""
 
     images: int
     correct: int
@@ -25,12 +25,12 @@ class PlainClass:
     recall: float | None
     precision: float | None
     f1: float | None
-    taken_for: list[tuple[int, int]]
+    confusions: list[tuple[int, int]]
 
 
 def plain_classes(labels: Sequence[int], answers: Sequence[int], num_classes: int) -> list[PlainClass]:
-    """Each class by its true and false positives and negatives. An answer of -1 is none."""
-    found = []
+    """Statistics of each class from true and false positives and negatives; -1 means no answer."""
+    results = []
     pairs = list(zip(labels, answers, strict=True))
     for one in range(num_classes):
         true_positive = sum(label == one == answer for label, answer in pairs)
@@ -43,13 +43,13 @@ def plain_classes(labels: Sequence[int], answers: Sequence[int], num_classes: in
         if recall is not None and precision is not None:
             f1 = 2 * precision * recall / (precision + recall) if true_positive else 0.0
         others = [(other, pairs.count((one, other))) for other in range(num_classes) if other != one]
-        taken_for = sorted(((other, count) for other, count in others if count), key=lambda pair: -pair[1])
-        found.append(PlainClass(images, true_positive, predicted, recall, precision, f1, taken_for))
-    return found
+        confusions = sorted(((other, count) for other, count in others if count), key=lambda pair: -pair[1])
+        results.append(PlainClass(images, true_positive, predicted, recall, precision, f1, confusions))
+    return results
 
 
 def wilson(successes: int, trials: int) -> tuple[float, float]:
-    """All proportions p from which the share is no more than z standard errors, sqrt(p (1 - p) / n), away: by bisection."""
+    """All proportions p within z standard errors, sqrt(p (1 - p) / n), of the share, found by bisection."""
     share = successes / trials
 
     def within(p: float) -> bool:
@@ -65,7 +65,7 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
 
 
 def mcnemar_p(only_first: int, only_second: int) -> float:
-    """Probability of a split of the discordant pairs that is at least as uneven, if each side is as likely: all are counted."""
+    """Probability of an at least as uneven split of the discordant pairs, if both sides are equally likely, by enumeration."""
     pairs = only_first + only_second
     uneven = abs(only_first - only_second)
     as_uneven = sum(math.comb(pairs, k) for k in range(pairs + 1) if abs(2 * k - pairs) >= uneven)
@@ -73,7 +73,7 @@ def mcnemar_p(only_first: int, only_second: int) -> float:
 
 
 def paired_difference(first: Sequence[bool], second: Sequence[bool]) -> tuple[float, tuple[float, float]]:
-    """Mean of the differences of each image (1, 0 or -1), and its 95 % interval by their standard deviation over sqrt(n)."""
+    """Mean of the differences (1, 0 or -1) of each image, and its 95 % interval from their standard deviation."""
     differences = [int(b) - int(a) for a, b in zip(first, second, strict=True)]
     mean = sum(differences) / len(differences)
     variance = sum((difference - mean) ** 2 for difference in differences) / len(differences)
@@ -82,7 +82,7 @@ def paired_difference(first: Sequence[bool], second: Sequence[bool]) -> tuple[fl
 
 
 def calibration_error(confidences: Sequence[float], right: Sequence[bool], bins: int = 15) -> float:
-    """Distance of mean confidence and accuracy in equally wide bins of confidence, weighed by their images."""
+    """Distance of mean confidence and accuracy in equally wide bins of confidence, weighted by their images."""
     total = 0.0
     for index in range(bins):
         chosen = [
@@ -98,5 +98,5 @@ def calibration_error(confidences: Sequence[float], right: Sequence[bool], bins:
 
 
 def rank_of(probabilities: Sequence[float], label: int) -> int:
-    """Classes that are likelier than one."""
+    """Number of classes that are more probable than `label`."""
     return sum(probability > probabilities[label] for probability in probabilities)

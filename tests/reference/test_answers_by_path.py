@@ -1,4 +1,4 @@
-"""`predict` and `eval`: each answer belongs to its picture, whatever cannot be read or answered beside it."""
+"""`predict` and `eval`: each answer belongs to its image, also if others cannot be read or have no answer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from tests.reference.evaluation_pictures import NumberClassifier, picture, quiet, write_pictures
+from tests.reference.evaluation_pictures import NumberClassifier, numbered_image, write_images
+from tests.support.progress import quiet
 from trainer.commands.predict import Prediction, predict
 from trainer.data.folder.layout import find_layout
 from trainer.errors import DataError
@@ -33,12 +34,12 @@ numbers = st.sets(st.integers(0, 8), max_size=4)
 
 @settings(max_examples=25, deadline=None)
 @given(broken=numbers, nonfinite=numbers, batch_size=st.integers(1, 9), top=st.integers(1, 3), seed=st.integers(0, 999))
-def test_each_path_is_answered_as_when_it_is_asked_alone(
+def test_predictions_equal_those_of_single_paths(
     broken: set[int], nonfinite: set[int], batch_size: int, top: int, seed: int
 ) -> None:
     model = NumberClassifier.random(9, 3, seed, sorted(nonfinite))
     with tempfile.TemporaryDirectory() as folder:
-        paths = write_pictures(Path(folder), 9, sorted(broken))
+        paths = write_images(Path(folder), 9, sorted(broken))
         predictions, unreadable = predict(model, paths, batch_size=batch_size, top=top, progress=quiet)
         alone = [predict(model, [path], batch_size=1, top=top, progress=quiet) for path in paths]
     answerable = [number for number in range(9) if number not in broken | nonfinite]
@@ -52,25 +53,25 @@ def test_each_path_is_answered_as_when_it_is_asked_alone(
 
 @settings(max_examples=25, deadline=None)
 @given(broken=numbers, batch_size=st.integers(1, 9), seed=st.integers(0, 999), order=st.permutations(range(9)))
-def test_each_measured_row_has_its_own_label_and_answer(
+def test_each_evaluated_row_has_its_own_label_and_answer(
     broken: set[int], batch_size: int, seed: int, order: list[int]
 ) -> None:
     models = [NumberClassifier.random(9, 3, seed), NumberClassifier.random(9, 3, seed + 1)]
     with tempfile.TemporaryDirectory() as folder:
-        paths = write_pictures(Path(folder), 9, sorted(broken))
+        paths = write_images(Path(folder), 9, sorted(broken))
         images = FileImages("test", [paths[number] for number in order], np.array(order, dtype=np.int64) % 3)
-        found = evaluate_classifiers(list(models), images, batch_size=batch_size, progress=quiet)
+        results = evaluate_classifiers(list(models), images, batch_size=batch_size, progress=quiet)
     kept = [row for row, number in enumerate(order) if number not in broken]
-    for model, measured in zip(models, found, strict=True):
+    for model, measured in zip(models, results, strict=True):
         assert measured.rows == kept
         assert [path for path, _ in measured.lost] == [paths[number] for number in order if number in broken]
         assert measured.scores.labels_N.tolist() == [order[row] % 3 for row in kept]
         assert np.array_equal(measured.scores.probabilities_NK, model.table_MK[[order[row] for row in kept]])
 
 
-def test_two_models_are_held_against_each_other_on_what_both_can_read(tmp_path: Path) -> None:
-    """Version 1 of the reading rules gives up a file whose side data are damaged, which version 2 leaves out."""
-    paths = write_pictures(tmp_path, 4, broken=[3])
+def test_two_models_are_compared_on_images_that_both_can_read(tmp_path: Path) -> None:
+    """Version 1 of the reading rules rejects a file with damaged side data, which version 2 ignores."""
+    paths = write_images(tmp_path, 4, broken=[3])
     with_damaged_side_data(Path(paths[1]), 1)
     strict, lenient = NumberClassifier.random(4, 2, 0), NumberClassifier.random(4, 2, 1)
     strict = NumberClassifier(strict.table_MK, reading=1)
@@ -79,29 +80,29 @@ def test_two_models_are_held_against_each_other_on_what_both_can_read(tmp_path: 
         evaluate_classifiers([strict], FileImages("test", [paths[1]], np.array([1])), batch_size=4, progress=quiet)
     evaluate_classifiers([lenient], FileImages("test", [paths[1]], np.array([1])), batch_size=4, progress=quiet)
     for models in ([strict, lenient], [lenient, strict]):
-        found = evaluate_classifiers(list(models), images, batch_size=4, progress=quiet)
-        for model, measured in zip(models, found, strict=True):
+        results = evaluate_classifiers(list(models), images, batch_size=4, progress=quiet)
+        for model, measured in zip(models, results, strict=True):
             assert measured.rows == [0, 2]
             assert np.array_equal(measured.scores.probabilities_NK, model.table_MK[[0, 2]])
             assert sorted(path for path, _ in measured.lost) == [paths[1], paths[3]]
-        compare(*(measured.scores for measured in found))
+        compare(*(measured.scores for measured in results))
 
 
 def with_damaged_side_data(path: Path, number: int) -> None:
-    """A picture whose text is compressed by an unknown method, behind which Pillow does not go on."""
-    facts = PngInfo()
-    facts.add(b"iTXt", b"Comment\0\x01\x07\0\0text")
-    facts.add(b"zTXt", b"Comment\0\x07text")
-    picture(number).save(path, pnginfo=facts)
+    """Write an image whose text is compressed by an unknown method, at which Pillow stops."""
+    texts = PngInfo()
+    texts.add(b"iTXt", b"Comment\0\x01\x07\0\0text")
+    texts.add(b"zTXt", b"Comment\0\x07text")
+    numbered_image(number).save(path, pnginfo=texts)
 
 
 @pytest.mark.parametrize("split", [None, "test", "val", "train"])
 def test_each_image_of_a_folder_has_the_class_of_its_folder(tmp_path: Path, split: str | None) -> None:
-    """The model's order of classes is the law, here neither that of the names nor that of the folders."""
+    """The order of the model's classes counts, which differs from that of the folders here."""
     classes = ("b", "c", "a", "absent")
     for name in ("train", "val", "test"):
         for label in "abc":
-            write_pictures(tmp_path / name / label, 3)
+            write_images(tmp_path / name / label, 3)
     images = folder_images(tmp_path, classes, split)
     assert len(images.paths) == 9
     for path, label in zip(images.paths, images.labels_N.tolist(), strict=True):
@@ -109,10 +110,10 @@ def test_each_image_of_a_folder_has_the_class_of_its_folder(tmp_path: Path, spli
         assert Path(path).parents[1].name == (split or "test")
 
 
-def test_each_file_of_a_layout_has_the_class_of_its_folder_and_files_come_in_order(tmp_path: Path) -> None:
+def test_files_of_a_layout_are_sorted_and_have_the_class_of_their_folder(tmp_path: Path) -> None:
     for split, letters in (("train", "bca"), ("test", "cb")):
         for letter in letters:
-            write_pictures(tmp_path / split / letter, 3)
+            write_images(tmp_path / split / letter, 3)
     layout = find_layout(tmp_path)
     assert layout.classes == ("a", "b", "c")
     for split, number in (("train", 9), ("test", 6)):
@@ -122,13 +123,11 @@ def test_each_file_of_a_layout_has_the_class_of_its_folder_and_files_come_in_ord
         assert len(files) == number
 
 
-def test_pictures_are_made_worse_one_by_one_and_keep_their_labels(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of twelve images, each of its own class, one cannot be read; six are looked at, the first and the last among them."""
-    paths = write_pictures(tmp_path, 12, broken=[2])
+def test_corrupted_images_keep_their_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of twelve images of different classes one is broken; six are used, including the first and the last."""
+    paths = write_images(tmp_path, 12, broken=[2])
     answers = np.zeros(64, dtype=np.int64)
-    answers[[3, 7, 9]] = [3, 7, 9]  # as they are
+    answers[[3, 7, 9]] = [3, 7, 9]  # unchanged
     answers[[20, 23, 27, 29, 31]] = [1, 3, 7, 9, 11]  # brighter by 20
     model = NumberClassifier(np.eye(12, dtype=np.float32)[answers])
     seen: list[tuple[int, int]] = []
@@ -141,34 +140,33 @@ def test_pictures_are_made_worse_one_by_one_and_keep_their_labels(
     monkeypatch.setattr(measure_module, "_ROBUSTNESS_IMAGES", 6)
     images = FileImages("test", paths, np.arange(12))
     (measured,) = evaluate_classifiers([model], images, batch_size=5, progress=quiet)
-    found = evaluate_robustness(model, images, measured, batch_size=4, progress=quiet)
+    robustness = evaluate_robustness(model, images, measured, batch_size=4, progress=quiet)
     chosen = [0, 3, 5, 7, 9, 11]  # of 0, 1, 3, ... 11 every second one
-    assert seen == [(number, place) for place, number in enumerate(chosen)], "each has a seed of its own"
-    right_as_they_are = 4  # 0, 3, 7 and 9
-    assert found == {"none": {"6 images": pytest.approx(right_as_they_are / 6)}, "light": {"20": pytest.approx(4 / 6)}}
-    assert measured.scores.accuracy == pytest.approx(right_as_they_are / 11), "of all that can be read"
+    assert seen == [(number, place) for place, number in enumerate(chosen)], "each has its own seed"
+    unchanged, brightened = {"6 images": pytest.approx(4 / 6)}, {"20": pytest.approx(4 / 6)}  # 0, 3, 7 and 9 are right
+    assert robustness == {"none": unchanged, "light": brightened}
+    assert measured.scores.accuracy == pytest.approx(4 / 11), "of all readable images"
 
 
 def grey(side: int) -> NDArray[np.uint8]:
-    """One picture, grey all over: uint8 (1, side, side, 3)."""
+    """One uniformly grey image, uint8 (1, side, side, 3)."""
     return np.full((1, side, side, 3), 128, np.uint8)
 
 
 @pytest.mark.parametrize("sigma", [10, 20, 40])
-def test_noise_has_its_standard_deviation_and_differs_from_image_to_image(sigma: int) -> None:
+def test_noise_has_its_standard_deviation_and_differs_between_images(sigma: int) -> None:
     damage = CORRUPTIONS["noise"][f"sigma {sigma} of 255"]
     noise = corrupt_batch(damage, np.repeat(grey(64), 2, 0), 7).astype(np.float64) - 128
     # 24,576 values: the standard error of their deviation is half a percent, that of their mean 0.6 percent of sigma.
     assert noise.std() == pytest.approx(sigma, rel=0.03)
     assert abs(noise.mean()) < 0.03 * sigma
     assert abs(np.corrcoef(noise[0].ravel(), noise[1].ravel())[0, 1]) < 0.04
-    assert abs(np.corrcoef(noise[0, :, :, 0].ravel(), noise[0, :, :, 1].ravel())[0, 1]) < 0.07, (
-        "channels are independent"
-    )
+    channels = np.corrcoef(noise[0, :, :, 0].ravel(), noise[0, :, :, 1].ravel())
+    assert abs(channels[0, 1]) < 0.07, "channels are independent"
 
 
 @pytest.mark.parametrize("share", [0.01, 0.02, 0.04])
-def test_a_blur_spreads_an_edge_as_far_as_its_radius(share: float) -> None:
+def test_a_blur_spreads_an_edge_by_its_radius(share: float) -> None:
     """The derivative of a blurred edge is the kernel; its standard deviation is the radius."""
     edge = grey(200)
     edge[:, :, :100], edge[:, :, 100:] = 0, 250
@@ -189,15 +187,15 @@ def test_jpeg_has_its_quality(tmp_path: Path, quality: int) -> None:
 
 
 @pytest.mark.parametrize("side", [4, 5])
-def test_images_in_memory_are_taken_by_their_numbers(side: int) -> None:
+def test_images_in_memory_are_selected_by_number(side: int) -> None:
     pixels_NHWC = np.stack([np.full((side, side, 3), number, np.uint8) for number in range(6)])
     images = ArrayImages("test", pixels_NHWC, np.arange(6))
     model = NumberClassifier.random(6, 6, 0)
-    ask: Callable[[], object] = lambda: images.pixels([4, 1], model.decoder)  # noqa: E731
+    read: Callable[[], object] = lambda: images.pixels([4, 1], model.decoder)  # noqa: E731
     if side != model.decoder.image_size:
         with pytest.raises(DataError, match="these images are 5 pixels wide, but the model needs 4"):
-            ask()
+            read()
         return
-    found, rows, lost = images.pixels([4, 1], model.decoder)
-    assert (found[:, 0, 0, 0].tolist(), rows, lost) == ([4, 1], [4, 1], [])
+    pixels, rows, lost = images.pixels([4, 1], model.decoder)
+    assert (pixels[:, 0, 0, 0].tolist(), rows, lost) == ([4, 1], [4, 1], [])
     assert images.title(4) == "test/4"

@@ -1,4 +1,4 @@
-"""Which checkpoint is meant by `default`, `best`, `latest` and a step; and which weights of it are measured."""
+"""The checkpoints selected by `default`, `best`, `latest` and a step, and the weights that are evaluated."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trainer.run.folder.run_dir import RunDir
 
 
 def checkpoint(step: int, selection: str, *, ema: bool = False) -> Checkpoint:
-    """A checkpoint whose weights are its step, and 100 more where they are an average."""
+    """A checkpoint whose weights are its step; the averaged ones are larger by 100."""
     tensors = {"model.fc.weight": torch.full((2,), float(step)), "momentum.fc.weight": torch.full((2,), -1.0)}
     if ema:
         tensors["ema.fc.weight"] = torch.full((2,), step + 100.0)
@@ -28,18 +28,18 @@ def folder(tmp_path: Path, selection: str, *, best: int | None, steps: tuple[int
     """A run's checkpoints; the newest is `latest`."""
     run_dir = RunDir(tmp_path / "run")
     run_dir.checkpoints.mkdir(parents=True)
-    found = CheckpointFolder(run_dir, keep=9)
+    checkpoints = CheckpointFolder(run_dir, keep=9)
     for step in steps:
-        write_checkpoint(found.at(step), checkpoint(step, selection, ema=True))
-        found.publish(step, best=step == best, pinned=False)
-    return found
+        write_checkpoint(checkpoints.at(step), checkpoint(step, selection, ema=True))
+        checkpoints.publish(step, best=step == best, pinned=False)
+    return checkpoints
 
 
 @pytest.mark.parametrize(
     ("selection", "best", "chosen"),
     [("val", 1, 1), ("test", 1, 3), ("val", None, 3), ("test", None, 3), ("", 1, 3), ("val", 3, 3), ("val", 2, 2)],
 )
-def test_the_default_is_the_best_where_val_chose_it_and_else_the_latest(
+def test_the_default_is_the_best_if_chosen_on_val_or_else_the_latest(
     tmp_path: Path, selection: str, best: int | None, chosen: int
 ) -> None:
     checkpoints = folder(tmp_path, selection, best=best)
@@ -48,19 +48,19 @@ def test_the_default_is_the_best_where_val_chose_it_and_else_the_latest(
     assert checkpoints.choose("2") == checkpoints.at(2)
     if best is not None:
         assert checkpoints.choose("best") == checkpoints.at(best)
-    found = find_initial_weights(str(tmp_path / "run"), tmp_path, lambda *_: None)
-    assert found.state["fc.weight"].tolist() == [chosen + 100.0] * 2
-    assert found.statistics == ([0.1] * 3, [0.2] * 3)
-    assert found.classes == ("b", "a"), "in the order of the labels"
+    weights = find_initial_weights(str(tmp_path / "run"), tmp_path, lambda *_: None)
+    assert weights.state["fc.weight"].tolist() == [chosen + 100.0] * 2
+    assert weights.statistics == ([0.1] * 3, [0.2] * 3)
+    assert weights.classes == ("b", "a"), "in the order of the labels"
 
 
 @pytest.mark.parametrize("which", ["best", "7"])
-def test_what_is_not_there_is_refused_with_what_is(tmp_path: Path, which: str) -> None:
+def test_a_missing_checkpoint_is_refused_with_the_available_steps(tmp_path: Path, which: str) -> None:
     with pytest.raises(CheckpointError, match=f"no checkpoint '{which}'; steps there: 1, 2, 3"):
         folder(tmp_path, "val", best=None).choose(which)
 
 
-def test_the_average_of_the_weights_is_what_is_measured_where_there_is_one() -> None:
+def test_averaged_weights_are_evaluated_if_there_are_any() -> None:
     plain, averaged = checkpoint(5, "val"), checkpoint(5, "val", ema=True)
     assert plain.evaluated_weights["fc.weight"].tolist() == [5.0] * 2
     assert averaged.evaluated_weights["fc.weight"].tolist() == [105.0] * 2
@@ -68,7 +68,7 @@ def test_the_average_of_the_weights_is_what_is_measured_where_there_is_one() -> 
     assert set(averaged.evaluated_weights) == {"fc.weight"}
 
 
-def test_the_newest_by_number_is_found_and_rotation_keeps_the_best_and_the_newest(tmp_path: Path) -> None:
+def test_steps_are_sorted_by_number_and_rotation_keeps_best_and_newest(tmp_path: Path) -> None:
     checkpoints = folder(tmp_path, "val", best=9, steps=(9, 10, 100, 99_999_999))
     assert checkpoints.steps() == [9, 10, 100, 99_999_999]
     newest, problems = checkpoints.newest_valid()

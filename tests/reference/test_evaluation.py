@@ -1,4 +1,4 @@
-"""`trainer.evaluation.evaluate` against the plain evaluation, over random networks, pictures and batches."""
+"""`trainer.evaluation.evaluate` compared with the plain evaluation, for random networks, images and batches."""
 
 from __future__ import annotations
 
@@ -31,8 +31,7 @@ from trainer.model.numerics import Numerics
 
 CPU = torch.device("cpu")
 MEAN, STD = [0.2, 0.5, 0.7], [0.3, 0.2, 0.4]
-AS_THEY_ARE = ([0.0] * 3, [1 / 255] * 3)
-"""Mean and standard deviation that leave pixels as they are."""
+UNNORMALIZED = ([0.0] * 3, [1 / 255] * 3)  # mean and standard deviation that leave pixels unchanged
 
 
 def evaluated(
@@ -48,15 +47,15 @@ def evaluated(
 
 
 def random_pixels(number: int, height: int, width: int, seed: int) -> Tensor:
-    """Noise that is brighter towards the right and towards the bottom, so that no mirror image is like the picture."""
+    """Noise that is brighter towards the right and the bottom, so that mirror images differ."""
     noise_NHWC = torch.randint(0, 128, (number, height, width, 3), generator=torch.Generator().manual_seed(seed))
     ramp_HW = torch.arange(height)[:, None] * (50 // height) + torch.arange(width) * (77 // width)
     return (noise_NHWC + ramp_HW[None, :, :, None]).to(torch.uint8)
 
 
-def agrees(found: Evaluation, wanted: PlainEvaluation, pixels_NHWC: Tensor, rows: Sequence[int]) -> None:
-    """Hold an evaluation of some rows of a split against the plain one of these images."""
-    # Rounding of fp32 over some ten layers: of the logits by their size, of a small loss by that of a probability near 1.
+def assert_agrees(found: Evaluation, wanted: PlainEvaluation, pixels_NHWC: Tensor, rows: Sequence[int]) -> None:
+    """Compare an evaluation of some rows of a split with the plain one of these images."""
+    # fp32 rounding over about ten layers: relative for the logits, absolute for a loss near 0.
     assert found.loss == pytest.approx(wanted.loss, rel=2e-5, abs=2e-6)
     assert found.accuracy == pytest.approx(wanted.accuracy)
     assert found.accuracy_tta == pytest.approx(wanted.accuracy_tta)
@@ -67,45 +66,45 @@ def agrees(found: Evaluation, wanted: PlainEvaluation, pixels_NHWC: Tensor, rows
     mistakes = found.mistakes
     assert (mistakes is None) == (not wanted.mistakes)
     if mistakes is not None:
-        facts = {rows[row]: (label, answer, confidence) for row, label, answer, confidence in wanted.mistakes}
-        told = zip(mistakes.rows, mistakes.labels, mistakes.predicted, mistakes.confidences, strict=True)
-        for row, label, answer, confidence in told:
-            assert facts[row][:2] == (label, answer)
-            assert facts[row][2] == pytest.approx(confidence, rel=1e-4)
-        surest = [confidence for *_, confidence in wanted.mistakes][:32]
-        assert mistakes.confidences == pytest.approx(surest, rel=1e-4)
-        assert len(set(mistakes.rows)) == len(surest)
+        expected = {rows[row]: (label, answer, confidence) for row, label, answer, confidence in wanted.mistakes}
+        kept = zip(mistakes.rows, mistakes.labels, mistakes.predicted, mistakes.confidences, strict=True)
+        for row, label, answer, confidence in kept:
+            assert expected[row][:2] == (label, answer)
+            assert expected[row][2] == pytest.approx(confidence, rel=1e-4)
+        most_confident = [confidence for *_, confidence in wanted.mistakes][:32]
+        assert mistakes.confidences == pytest.approx(most_confident, rel=1e-4)
+        assert len(set(mistakes.rows)) == len(most_confident)
         assert torch.equal(mistakes.pixels_MHWC, pixels_NHWC[mistakes.rows])
 
 
 @settings(max_examples=50, deadline=None)
 @given(
     number=st.integers(1, 14), batch_size=st.integers(1, 9), num_classes=st.integers(2, 6), height=st.integers(4, 9),
-    width=st.integers(4, 9), seed=st.integers(0, 10**6), silent=st.sampled_from([0.0, 0.4]), filled_up=st.booleans(),
+    width=st.integers(4, 9), seed=st.integers(0, 10**6), silent=st.sampled_from([0.0, 0.4]), padded=st.booleans(),
     channels_last=st.booleans(),
 )  # fmt: skip
-def test_every_figure_is_that_of_the_plain_evaluation(
-    number: int, batch_size: int, num_classes: int, height: int, width: int, seed: int, silent: float, filled_up: bool,
+def test_all_results_equal_those_of_the_plain_evaluation(
+    number: int, batch_size: int, num_classes: int, height: int, width: int, seed: int, silent: float, padded: bool,
     channels_last: bool,
 ) -> None:  # fmt: skip
     model = TinyResNet(num_classes, seed, silent)
     pixels_NHWC = random_pixels(number, height, width, seed)
     labels = torch.randint(0, num_classes, (number,), generator=torch.Generator().manual_seed(seed)).tolist()
     wanted = plain_evaluation(model, pixels_NHWC, labels, MEAN, STD, num_classes)
-    assume(wanted.margin > 1e-4)  # nearer than this, rounding may choose
+    assume(wanted.margin > 1e-4)  # below this, rounding may decide
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluate_module, "_PAD_LAST_BATCH_ON", ("cpu",) if filled_up else ())
+        patch.setattr(evaluate_module, "_PAD_LAST_BATCH_ON", ("cpu",) if padded else ())
         found = evaluated(
             model, ResidentSplit(pixels_NHWC, torch.tensor(labels)),
             num_classes=num_classes, batch_size=batch_size, channels_last=channels_last,
         )  # fmt: skip
-    agrees(found, wanted, pixels_NHWC, range(number))
+    assert_agrees(found, wanted, pixels_NHWC, range(number))
     images_NCHW = torch.cat([scaled(pixels_HWC, MEAN, STD) for pixels_HWC in pixels_NHWC])
     silence = plain_silence(model, images_NCHW)
     assert found.silent == pytest.approx(silence, abs=1e-4)
 
 
-def test_more_mistakes_than_are_kept_leave_the_most_confident_ones_of_all_batches() -> None:
+def test_the_most_confident_of_many_mistakes_are_kept() -> None:
     model = TinyResNet(4, 3)
     pixels_NHWC = random_pixels(90, 5, 6, 3)
     labels = [row % 4 for row in range(90)]
@@ -113,12 +112,12 @@ def test_more_mistakes_than_are_kept_leave_the_most_confident_ones_of_all_batche
     assert found.mistakes is not None
     assert len(found.mistakes.rows) == 32 < 90 - sum(found.correct)
     wanted = plain_evaluation(model, pixels_NHWC, labels, MEAN, STD, 4)
-    agrees(found, wanted, pixels_NHWC, range(90))
+    assert_agrees(found, wanted, pixels_NHWC, range(90))
 
 
 @pytest.mark.parametrize("broken", [(), (0,), (3,), (8,), (1, 2), (0, 5, 8), (4, 5, 6, 7)])
 @pytest.mark.parametrize("batch_size", [4, 9])
-def test_without_images_that_cannot_be_read_any_more_the_figures_are_those_of_the_others(
+def test_lost_images_do_not_affect_the_results_of_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: tuple[int, ...], batch_size: int
 ) -> None:
     monkeypatch.setattr(image_folder, "_RETRY_DELAY_S", 0.0)
@@ -140,11 +139,11 @@ def test_without_images_that_cannot_be_read_any_more_the_figures_are_those_of_th
     found = evaluated(model, split, num_classes=3, batch_size=batch_size, lost=lost)
     left = [row for row in range(9) if row not in broken]
     wanted = plain_evaluation(model, pixels_NHWC[left], [labels[row] for row in left], MEAN, STD, 3)
-    agrees(found, wanted, pixels_NHWC, left)
+    assert_agrees(found, wanted, pixels_NHWC, left)
     assert [text.partition(":")[0] for text in warned] == [paths[row] for row in broken]
 
 
-def test_the_empty_images_that_fill_up_a_last_batch_are_nowhere_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_padding_images_of_the_last_batch_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluate_module, "_PAD_LAST_BATCH_ON", ("cpu",))
     split = ResidentSplit(random_pixels(5, 4, 4, 0), torch.ones(5, dtype=torch.int64))
     found = evaluated(BlackDetector(), split, num_classes=2, batch_size=3)
@@ -155,14 +154,19 @@ def test_the_empty_images_that_fill_up_a_last_batch_are_nowhere_seen(monkeypatch
     assert found.loss == pytest.approx(math.log(2))
 
 
-def test_an_answer_that_is_not_finite_is_wrong_and_no_confident_mistake() -> None:
+def test_a_non_finite_answer_is_wrong_but_not_a_confident_mistake() -> None:
     table_MK = torch.tensor([[3.0, 0, 0], [0, math.nan, 0], [0, 0, math.inf], [0, 5, 0], [1, 0, 0], [9, 0, -math.inf]])
     answers, labels = [0, 1, 2, 3, 4, 5], [0, 1, 2, 0, 2, 0]
     found = evaluated(
-        LookUp(table_MK), coded(answers, answers, labels), num_classes=3, batch_size=4, tta=False, scale=AS_THEY_ARE
+        LookUp(table_MK),
+        split_of_numbers(answers, answers, labels),
+        num_classes=3,
+        batch_size=4,
+        tta=False,
+        scale=UNNORMALIZED,
     )
     assert found.accuracy == 1 / 6, (
-        "of rows 1, 2 and 5 the logits of the right class are the largest, or not comparable"
+        "rows 1, 2 and 5 are wrong, although no logit is larger than that of the right class"
     )
     assert found.accuracy_tta is None
     assert found.correct == [1, 0, 0]
@@ -173,12 +177,12 @@ def test_an_answer_that_is_not_finite_is_wrong_and_no_confident_mistake() -> Non
     assert found.mistakes.confidences[0] == pytest.approx(math.exp(5) / (math.exp(5) + 2))
 
 
-def test_tables_and_confusions_of_many_classes_are_those_of_the_images(tmp_path: Path) -> None:
-    """Of 14 classes the first is taken for 13 others, each of them once more often than the next; ten of them are told."""
+def test_tables_and_confusions_of_many_classes_agree_with_the_images(tmp_path: Path) -> None:
+    """The first of 14 classes is confused with all others, with decreasing counts; ten of them are reported."""
     labels = [0] * sum(range(1, 14)) + [5]
     answers = [label for label in range(1, 14) for _ in range(14 - label)] + [2]
-    split = coded(answers, answers, labels)
-    found = evaluated(LookUp(torch.eye(14)), split, num_classes=14, batch_size=30, tta=False, scale=AS_THEY_ARE)
+    split = split_of_numbers(answers, answers, labels)
+    found = evaluated(LookUp(torch.eye(14)), split, num_classes=14, batch_size=30, tta=False, scale=UNNORMALIZED)
     assert found.confusions[0] == [number for label in range(1, 11) for number in (label, 14 - label)]
     assert found.confusions[5] == [2, 1]
     assert all(not pairs for label, pairs in enumerate(found.confusions) if label not in (0, 5))
@@ -193,34 +197,31 @@ def test_tables_and_confusions_of_many_classes_are_those_of_the_images(tmp_path:
         assert [int(count) for count in row] == [pairs.count((label, answer)) for answer in range(14)]
     with (tmp_path / "test" / "per_class.csv").open(newline="") as file:
         classes = {row["class"]: row for row in csv.DictReader(file)}
-    assert (classes["a"]["images"], classes["a"]["accuracy"], classes["a"]["most_confused_with"]) == (
-        "91",
-        "0.000000",
-        "b",
-    )
+    columns = ("images", "accuracy", "most_confused_with")
+    assert [classes["a"][column] for column in columns] == ["91", "0.000000", "b"]
     assert (classes["f"]["images"], classes["f"]["most_confused_with"]) == ("1", "c")
     assert (classes["b"]["images"], classes["b"]["accuracy"], classes["b"]["precision"]) == ("0", "", "0.000000")
 
 
-def test_the_mirror_image_is_that_of_left_and_right_and_logits_are_averaged() -> None:
-    """Pictures whose left edge names one row of the table and whose right edge names another one."""
+def test_tta_averages_the_logits_of_image_and_mirror_image() -> None:
+    """Images whose left edge encodes one row of the table and whose right edge another one."""
     table_MK = torch.tensor([[2.0, 0.0], [0.0, 1.0], [0.0, 3.0], [-9.0, 9.0]])
     left, right, labels = [0, 0, 0, 1], [0, 1, 2, 1], [0, 0, 1, 1]
-    split = coded(left, right, labels, below=3)
-    found = evaluated(LookUp(table_MK), split, num_classes=2, batch_size=3, scale=AS_THEY_ARE)
+    split = split_of_numbers(left, right, labels, below=3)
+    found = evaluated(LookUp(table_MK), split, num_classes=2, batch_size=3, scale=UNNORMALIZED)
     assert found.accuracy == 3 / 4, "the left edge alone: rows 0, 0, 0 and 1 of the table"
     assert found.accuracy_tta == 1.0, "sums: (4, 0), (2, 1), (2, 3) and (0, 2)"
 
 
-def coded(left: Sequence[int], right: Sequence[int], labels: Sequence[int], below: int = 0) -> ResidentSplit:
-    """Pictures with a number in each of the upper corners and another one in all other places."""
+def split_of_numbers(left: Sequence[int], right: Sequence[int], labels: Sequence[int], below: int = 0) -> ResidentSplit:
+    """Images with a number in each of the upper corners and another one everywhere else."""
     pixels_NHWC = np.full((len(labels), 4, 6, 3), below, np.uint8)
     pixels_NHWC[:, 0, 0], pixels_NHWC[:, 0, -1] = np.array(left)[:, None], np.array(right)[:, None]
     return ResidentSplit(torch.from_numpy(pixels_NHWC), torch.tensor(labels))
 
 
 @pytest.mark.parametrize("tta", [False, True])
-def test_each_batch_is_announced_with_the_share_that_is_done(tta: bool) -> None:
+def test_each_batch_reports_the_evaluated_share(tta: bool) -> None:
     shares: list[float] = []
     settings: dict[str, Any] = {
         "normalize": Normalize.of(MEAN, STD, CPU), "numerics": Numerics(precision="fp32", channels_last=False),

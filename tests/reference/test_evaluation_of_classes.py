@@ -1,4 +1,4 @@
-"""Figures of each class on the dashboard and in a tracker's summary: from canned events, by hand."""
+"""Results of each class on the dashboard and in a tracker's summary, from canned events."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def view_of(*events: Event) -> RunView:
     return view
 
 
-def test_the_worst_class_comes_first_and_one_without_images_last() -> None:
+def test_classes_are_sorted_worst_first_and_empty_ones_last() -> None:
     results = class_results(view_of(started(), evaluated(4, [10, 0, 10, 5], [9, 0, 0, 3])))
     assert [result.name for result in results] == ["cat", "dog", "ant", "bee"]
     assert [result.label for result in results] == [2, 3, 0, 1]
@@ -64,22 +64,22 @@ classes = st.lists(
 
 
 @given(classes=classes)
-def test_any_classes_are_sorted_by_recall_those_without_images_last_and_keep_their_names(
+def test_sorting_classes_by_recall_keeps_their_names(
     classes: list[tuple[int, int]],
 ) -> None:
     names = [f"class {label}" for label in range(len(classes))]
     event = evaluated(4, [images for images, _ in classes], [right for _, right in classes], accuracy=0.5)
     results = class_results(view_of(started(names), event))
-    there = [label for label, (images, _) in enumerate(classes) if images]
+    present = [label for label, (images, _) in enumerate(classes) if images]
     empty = [label for label, (images, _) in enumerate(classes) if not images]
-    wanted = sorted(there, key=lambda label: classes[label][1] / classes[label][0]) + empty
+    wanted = sorted(present, key=lambda label: classes[label][1] / classes[label][0]) + empty
     assert [result.label for result in results] == wanted
     for result in results:
         assert result.name == names[result.label]
         assert (result.score.images, result.score.correct) == classes[result.label]
 
 
-def test_a_class_moves_by_the_change_of_its_recall_on_the_selection_split() -> None:
+def test_the_change_of_a_class_is_that_of_its_recall_on_the_selection_split() -> None:
     view = view_of(
         started(),
         evaluated(4, [10, 0, 10, 5], [5, 0, 2, 5]),
@@ -91,20 +91,20 @@ def test_a_class_moves_by_the_change_of_its_recall_on_the_selection_split() -> N
         "ant": pytest.approx(15 / 20 - 5 / 10), "bee": None, "cat": pytest.approx(1 / 10 - 2 / 10), "dog": None,
     }  # fmt: skip
     assert recalls(view, 0, 9) == [0.5, 0.75]
-    assert recalls(view, 1, 9) == [0.25], "an evaluation without its images says nothing"
+    assert recalls(view, 1, 9) == [0.25], "evaluations without images of the class do not count"
     assert recalls(view, 0, 1) == [0.75]
 
 
-def test_what_a_class_is_taken_for_is_known_where_all_its_confusions_are() -> None:
+def test_counts_of_confusions_are_known_only_if_all_are_logged() -> None:
     confusions = [[2, 3, 1, 1], [], [0, 2], []]
     results = class_results(view_of(started(), evaluated(4, [10, 3, 10, 5], [6, 3, 1, 5], confusions=confusions)))
     ant, cat = (next(result for result in results if result.name == name) for name in ("ant", "cat"))
     assert [ant.predicted_as(other) for other in (1, 2, 3)] == [1, 3, 0]
-    assert [cat.predicted_as(other) for other in (0, 1, 3)] == [2, None, None], "two of nine mistakes are told"
+    assert [cat.predicted_as(other) for other in (0, 1, 3)] == [2, None, None], "two of nine mistakes are logged"
 
 
-class Silent:
-    """A sink that keeps nothing but its figures."""
+class FigureRecorder:
+    """A tracker that records only its figures."""
 
     def __init__(self) -> None:
         self.figures: dict[tuple[int, str], float] = {}
@@ -126,8 +126,8 @@ class Silent:
 
 
 def results_of(*events: Event) -> tuple[dict[str, float], dict[tuple[int, str], float]]:
-    """What a run has reached as a tracker is told, and all its figures by step and name."""
-    sink = Silent()
+    """The results of a run that a tracker receives, and all its figures by step and name."""
+    sink = FigureRecorder()
     feed = Feed(sink, lambda _path, _step: None)
     for record in records(events):
         feed.take(record)
@@ -156,27 +156,19 @@ def ended(step: int, reason: str = "completed") -> Finished:
 
 CASES: list[tuple[Any, ...]] = [
     ("the last best", [best(4, 0.5), best(8, 0.7), worse(12, 0.6), ended(12)], (0.7, 8, None)),
-    (
-        "a best that a resume takes back",
-        [best(4, 0.5), best(8, 0.7), resumed(4), worse(8, 0.4), ended(8)],
-        (0.5, 4, None),
-    ),
-    (
-        "a best at the step of the resume",
-        [best(4, 0.5), best(8, 0.7), resumed(8), worse(12, 0.6), ended(12)],
-        (0.7, 8, None),
-    ),
+    ("best undone by a resume", [best(4, 0.5), best(8, 0.7), resumed(4), worse(8, 0.4), ended(8)], (0.5, 4, None)),
+    ("best at the step of the resume", [best(4, 0.5), best(8, 0.7), resumed(8), worse(12, 0.6), ended(12)], (0.7, 8, None)),
     ("another best after the resume", [best(4, 0.5), best(8, 0.7), resumed(6), best(8, 0.6), ended(8)], (0.6, 8, None)),
-    ("none is left", [best(8, 0.7), resumed(4), ended(4)], None),
-    ("the test of the best", [best(4, 0.5), worse(8, 0.4), final_test(4, 0.3), ended(8)], (0.5, 4, 0.3)),
-    ("no test by a key", [best(4, 0.5), evaluated(4, [1], [1], split="test", trigger="key"), ended(8)], (0.5, 4, None)),
-    ("a stopped run", [best(4, 0.5), ended(8, "stopped")], None),
-    ("a run that goes on", [best(4, 0.5), ended(4), resumed(4)], None),
-]
+    ("none left", [best(8, 0.7), resumed(4), ended(4)], None),
+    ("final test", [best(4, 0.5), worse(8, 0.4), final_test(4, 0.3), ended(8)], (0.5, 4, 0.3)),
+    ("test by key", [best(4, 0.5), evaluated(4, [1], [1], split="test", trigger="key"), ended(8)], (0.5, 4, None)),
+    ("stopped", [best(4, 0.5), ended(8, "stopped")], None),
+    ("resumed", [best(4, 0.5), ended(4), resumed(4)], None),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("events", "wanted"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
-def test_the_results_of_a_run_are_those_of_its_best(
+def test_the_results_of_a_run_come_from_its_best_checkpoint(
     events: list[Event], wanted: tuple[float, float, float | None] | None
 ) -> None:
     results, _ = results_of(started(["one"]), *events)
@@ -188,7 +180,7 @@ def test_the_results_of_a_run_are_those_of_its_best(
     assert results == expected | ({} if test is None else {"best/test_accuracy": test})
 
 
-def test_figures_of_steps_and_classes_are_told_at_their_step_by_their_names() -> None:
+def test_figures_of_steps_and_classes_are_logged_by_step_and_name() -> None:
     steps = Steps(
         first_step=3, loss=[3.0, 4.0, 5.0], accuracy=[0.3, 0.4, 0.5], lr=[0.03, 0.04, 0.05], images=24, seconds=2.0
     )
@@ -202,5 +194,5 @@ def test_figures_of_steps_and_classes_are_told_at_their_step_by_their_names() ->
     assert figures[5, "train/images_per_s"] == 12.0
     assert (4, "train/images_per_s") not in figures
     assert figures[5, "val/accuracy"] == 9 / 19
-    told = {name.removeprefix("val_class/"): value for (_, name), value in figures.items() if "_class/" in name}
-    assert told == {"ant": 0.5, "cat": 0.75, "dog": 0.2}, "a class without images has no accuracy"
+    by_class = {name.removeprefix("val_class/"): value for (_, name), value in figures.items() if "_class/" in name}
+    assert by_class == {"ant": 0.5, "cat": 0.75, "dog": 0.2}, "a class without images has no accuracy"

@@ -1,4 +1,4 @@
-"""`trainer.training.interim_evaluation`: which weights are measured on which images, and which state is the best."""
+"""`trainer.training.interim_evaluation`: the evaluated weights and images, and the choice of the best state."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def make_evaluator(
 
 
 def checkpoint(step: int, *, ema: bool) -> Checkpoint:
-    """A checkpoint with weights that no model of the evaluator has, and others for the average."""
+    """A checkpoint whose weights and average differ from those of the evaluator's models."""
 
     def named(prefix: str, seed: int) -> dict[str, Tensor]:
         return {f"{prefix}.{name}": value for name, value in TinyResNet(CLASSES, seed).state_dict().items()}
@@ -112,8 +112,8 @@ def assert_matches_plain(event: Evaluated, model: nn.Module, images: ResidentSpl
 @pytest.mark.parametrize(
     ("ema", "best_step", "saved", "seed"),
     [
-        (True, 4, True, 4), (False, 4, True, 3),  # the best checkpoint: its average, where it has one
-        (True, 8, True, 2), (False, 8, True, 1),  # the best is the state as it is
+        (True, 4, True, 4), (False, 4, True, 3),  # the best checkpoint, or its average
+        (True, 8, True, 2), (False, 8, True, 1),  # the best is the current state
         (True, 4, False, 2), (False, 4, False, 1),  # the best cannot be read
     ],
 )  # fmt: skip
@@ -131,7 +131,7 @@ def test_the_test_images_are_evaluated_with_the_best_weights(ema: bool, best_ste
     assert evaluator.state.best.tested_step == best_step
     assert sum(isinstance(event, Warned) for event in session.events) == (not saved)
     after = evaluator.state.evaluated_model.state_dict()
-    assert all(torch.equal(value, after[name]) for name, value in before.items()), "the run's own weights stay"
+    assert all(torch.equal(value, after[name]) for name, value in before.items()), "the run's own weights are unchanged"
 
 
 @pytest.mark.parametrize("ema", [True, False])
@@ -144,15 +144,12 @@ def test_the_current_state_is_evaluated_on_val_and_can_become_the_best(ema: bool
     assert isinstance(event, Evaluated)
     assert_matches_plain(event, TinyResNet(CLASSES, 2 if ema else 1), evaluator.data.dataset.splits["val"])  # type: ignore[arg-type]
     assert (event.split, event.step, event.best) == ("val", 8, True)
-    assert (evaluator.state.best.accuracy, evaluator.state.best.loss, evaluator.state.best.step) == (
-        event.accuracy,
-        event.loss,
-        8,
-    )
+    best = evaluator.state.best
+    assert (best.accuracy, best.loss, best.step) == (event.accuracy, event.loss, 8)
     assert evaluator.state.last_evaluation == {"split": "val", "step": 8, "accuracy": event.accuracy}
-    assert not evaluator.evaluate("val", trigger="key"), "the same again is no better"
+    assert not evaluator.evaluate("val", trigger="key"), "the same result is not better"
     other = make_evaluator(session, ema=ema)
-    assert not other.evaluate("test", trigger="key"), "test images choose nothing where there is val"
+    assert not other.evaluate("test", trigger="key"), "with val, test images do not choose the best"
     assert (other.state.best.step, other.state.best.evaluated_step, other.state.best.improved_step) == (4, -1, -1)
     assert make_evaluator(session, ema=ema, splits=("test",)).evaluate("test", trigger="epoch")
     assert not make_evaluator(session, ema=ema, splits=("test",)).has_unused_test_split
@@ -168,7 +165,7 @@ def test_an_evaluation_that_runs_out_of_memory_is_repeated_with_half_the_batch(
 
     def small_only(self: TinyResNet, images_NCHW: Tensor) -> Tensor:
         sizes.append(len(images_NCHW))
-        assert len(sizes) < 20, "the same size is tried again and again"
+        assert len(sizes) < 20, "the same size is tried repeatedly"
         if len(images_NCHW) > 2:
             raise RuntimeError("CUDA out of memory")
         return forward(self, images_NCHW)

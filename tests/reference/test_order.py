@@ -1,4 +1,4 @@
-"""Which images come when: orders of an epoch, balanced orders, plans, and the batches made of them, by the images' identity."""
+"""Orders of an epoch, balanced orders, plans, and the batches made of them, traced by the images' numbers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests.reference.evaluation_pictures import SIDE, write_pictures
+from tests.reference.evaluation_pictures import SIDE, write_images
 from trainer.data import image_folder
 from trainer.data.batches.batches import Batch, Batches, BatchPlan, ResidentBatches, evaluation_batches
 from trainer.data.batches.lost_images import LostImages
@@ -29,7 +29,7 @@ CPU = torch.device("cpu")
 
 
 def deviations(counts: Tensor) -> float:
-    """How far a chi-square of equally likely cells is from its mean, in standard deviations."""
+    """Deviation of the chi-square of equally likely cells from its mean, in standard deviations."""
     expected = counts.sum().double() / counts.numel()
     statistic = float(((counts - expected) ** 2 / expected).sum())
     return (statistic - (counts.numel() - 1)) / math.sqrt(2 * (counts.numel() - 1))
@@ -41,8 +41,8 @@ def test_an_order_is_a_permutation(number: int, seed: int, epoch: int) -> None:
 
 
 @pytest.mark.parametrize("seeds", [False, True])
-def test_every_image_comes_at_every_place_as_often_and_pairs_of_neighbours_are_random(seeds: bool) -> None:
-    """Over 3000 epochs of one seed, or over the first epoch of 3000 seeds, of 12 images."""
+def test_places_and_neighbours_of_images_are_uniform(seeds: bool) -> None:
+    """For 12 images, over 3000 epochs of one seed or the first epoch of 3000 seeds."""
     orders = torch.stack([epoch_order(12, seed=key if seeds else 5, epoch=0 if seeds else key) for key in range(3000)])
     places = torch.stack([torch.bincount(orders[:, place], minlength=12) for place in range(12)])
     assert deviations(places.double()) < 6
@@ -50,7 +50,7 @@ def test_every_image_comes_at_every_place_as_often_and_pairs_of_neighbours_are_r
     assert deviations(pairs[pairs > 0].double()) < 6
     assert int((pairs > 0).sum()) == 12 * 11
     moved = (orders[1:] == orders[:-1]).double().mean()
-    assert float(moved) == pytest.approx(1 / 12, abs=0.006), "an epoch does not repeat the one before it"
+    assert float(moved) == pytest.approx(1 / 12, abs=0.006), "an epoch does not repeat the previous one"
 
 
 labels_of_classes = st.lists(st.integers(1, 30), min_size=1, max_size=5).flatmap(
@@ -60,7 +60,7 @@ labels_of_classes = st.lists(st.integers(1, 30), min_size=1, max_size=5).flatmap
 
 @settings(max_examples=60, deadline=None)
 @given(labels=labels_of_classes, seed=st.integers(0, 10**6), epoch=st.integers(0, 50))
-def test_a_balanced_epoch_shows_classes_equally_often_and_the_images_of_each_too(
+def test_a_balanced_epoch_shows_classes_and_their_images_equally_often(
     labels: list[int], seed: int, epoch: int
 ) -> None:
     order = balanced_order(torch.tensor(labels), seed=seed, epoch=epoch).tolist()
@@ -76,23 +76,23 @@ def test_a_balanced_epoch_shows_classes_equally_often_and_the_images_of_each_too
         assert max(times[row] for row in rows) == math.ceil(shown[label] / count)
 
 
-def test_places_surplus_and_choice_of_a_balanced_order_change_from_epoch_to_epoch() -> None:
-    """11 images of 3 classes: two classes have a fourth image, of class 0 four or three of seven are shown."""
+def test_balanced_orders_differ_between_epochs() -> None:
+    """11 images of 3 classes: two classes show a fourth image; of class 0, three or four of seven are shown."""
     labels = torch.tensor([0] * 7 + [1] * 3 + [2])
     orders = torch.stack([balanced_order(labels, seed=2, epoch=epoch) for epoch in range(1500)])
     classes = labels[orders]
     at_place = torch.stack([torch.bincount(classes[:, place], minlength=3) for place in range(11)])
-    assert deviations(at_place.double()) < 6, "each class comes as often at each place"
+    assert deviations(at_place.double()) < 6, "each class is equally frequent at each place"
     surplus = torch.stack([(classes == label).sum(1) == 4 for label in range(3)])
     assert surplus.sum(0).unique().tolist() == [2]
-    assert deviations(surplus.sum(1).double()) < 6, "each class has the image more as often"
+    assert deviations(surplus.sum(1).double()) < 6, "each class has the additional image equally often"
     shown = torch.bincount(orders.flatten(), minlength=11).double()
     assert deviations(shown[:7]) < 6
     assert deviations(shown[7:10]) < 6
     together = (classes[:, 1:] == classes[:, :-1]).double().mean()
     assert float(together) == pytest.approx(3 * (11 / 3 * (11 / 3 - 1) + 2 / 9) / 110, abs=0.02), "classes are mixed"
     repeated = (classes[1:] == classes[:-1]).double().mean()
-    assert float(repeated) == pytest.approx(1 / 3, abs=0.02), "the places of the classes are others in the next epoch"
+    assert float(repeated) == pytest.approx(1 / 3, abs=0.02), "the classes have other places in the next epoch"
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_places_surplus_and_choice_of_a_balanced_order_change_from_epoch_to_epoc
         (8, 8, True, 2, 1), (9, 4, False, 1, 3),
     ],
 )  # fmt: skip
-def test_an_epoch_has_the_whole_batches_and_a_last_one_that_is_large_enough(
+def test_an_epoch_has_full_batches_and_a_large_enough_last_one(
     images: int, batch_size: int, drop_last: bool, smallest: int, steps: int
 ) -> None:
     plan = BatchPlan(num_images=images, batch_size=batch_size, drop_last=drop_last, smallest=smallest, seed=0)
@@ -114,7 +114,7 @@ def test_an_epoch_has_the_whole_batches_and_a_last_one_that_is_large_enough(
     images=st.integers(2, 80), batch_size=st.integers(2, 20), drop_last=st.booleans(), seed=st.integers(0, 99),
     epoch=st.integers(0, 9), balanced=st.booleans(),
 )  # fmt: skip
-def test_the_batches_of_an_epoch_are_its_order_cut_into_pieces(
+def test_the_batches_of_an_epoch_divide_its_order(
     images: int, batch_size: int, drop_last: bool, seed: int, epoch: int, balanced: bool
 ) -> None:
     labels = torch.arange(images) % 3 // 2
@@ -137,7 +137,7 @@ def test_the_batches_of_an_epoch_are_its_order_cut_into_pieces(
 
 
 @given(images=st.integers(8, 80), parts=st.integers(1, 4), world=st.integers(1, 4), seed=st.integers(0, 99))
-def test_the_parts_of_several_processes_make_up_the_batch(images: int, parts: int, world: int, seed: int) -> None:
+def test_the_parts_of_several_processes_form_the_batch(images: int, parts: int, world: int, seed: int) -> None:
     size = 2 * parts * world
     plans = [
         BatchPlan(num_images=images, batch_size=size, drop_last=True, smallest=2, seed=seed, rank=rank, world=world)
@@ -150,9 +150,9 @@ def test_the_parts_of_several_processes_make_up_the_batch(images: int, parts: in
         assert [start for start, _ in cut] == [step * size + rank * 2 * parts for rank in range(world)]
 
 
-def pictures(folder: Path, count: int, kind: str) -> Split:
-    """A split of pictures that name themselves, of which number n is of class n % 3."""
-    paths, labels = write_pictures(folder, count), torch.arange(count) % 3
+def numbered_images(folder: Path, count: int, kind: str) -> Split:
+    """A split of images that show their numbers; number n is of class n % 3."""
+    paths, labels = write_images(folder, count), torch.arange(count) % 3
     decoder = Decoder(image_size=SIDE, crop_pct=1.0)
     split = FolderSplit(paths, labels, decoder)
     return split if kind == "streamed" else ResidentSplit(split.pixels(range(count)), labels, paths)
@@ -166,14 +166,14 @@ def batches_of(split: Split, plan: BatchPlan, warn: list[str]) -> Batches:
 
 
 def members(batches: Iterator[Batch | None]) -> list[list[tuple[int, int, int, int]]]:
-    """Of each batch each image's number by its pixels, its sample number, its label and its position."""
-    found = []
+    """Number by pixels, sample number, label and position of each image in each batch."""
+    content = []
     for batch in batches:
         assert batch is not None
         numbers = batch.pixels_MHWC[batch.rows_N][:, 0, 0, 0].tolist()
         columns = (batch.sample_ids_N.tolist(), batch.labels_N.tolist(), batch.positions_N.tolist())
-        found.append(list(zip(numbers, *columns, strict=True)))
-    return found
+        content.append(list(zip(numbers, *columns, strict=True)))
+    return content
 
 
 @pytest.mark.parametrize("kind", ["resident", "streamed"])
@@ -182,7 +182,7 @@ def test_each_image_of_a_batch_has_its_own_number_label_and_position(
     tmp_path: Path, kind: str, first_step: int
 ) -> None:
     plan = BatchPlan(num_images=18, batch_size=4, drop_last=False, smallest=2, seed=7)
-    batches = batches_of(pictures(tmp_path, 18, kind), plan, [])
+    batches = batches_of(numbered_images(tmp_path, 18, kind), plan, [])
     order = epoch_order(18, seed=7, epoch=3).tolist()
     wanted = [(row, row, row % 3, position) for position, row in enumerate(order)]
     cut = [wanted[start : start + 4] for start in range(0, 18, 4)]
@@ -192,60 +192,60 @@ def test_each_image_of_a_batch_has_its_own_number_label_and_position(
     batches.close()
 
 
-def test_an_image_that_is_lost_leaves_all_others_their_number_label_and_position(
+def test_a_lost_image_does_not_change_number_label_or_position_of_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(image_folder, "_RETRY_DELAY_S", 0.0)
     plan = BatchPlan(num_images=18, batch_size=6, drop_last=False, smallest=2, seed=7)
-    split, warned = pictures(tmp_path, 18, "streamed"), list[str]()
+    split, warned = numbered_images(tmp_path, 18, "streamed"), list[str]()
     order = epoch_order(18, seed=7, epoch=0).tolist()
     gone = [order[2], order[7], order[17]]
     assert split.paths is not None
     for row in gone:
         Path(split.paths[row]).unlink()
     wanted = [(row, row, row % 3, position) for position, row in enumerate(order) if row not in gone]
-    found = members(batches_of(split, plan, warned).epoch(0, 0))
-    assert [entry for batch in found for entry in batch] == wanted
-    assert [len(batch) for batch in found] == [5, 5, 5]
+    content = members(batches_of(split, plan, warned).epoch(0, 0))
+    assert [entry for batch in content for entry in batch] == wanted
+    assert [len(batch) for batch in content] == [5, 5, 5]
     assert [text.partition(":")[0] for text in warned] == [split.paths[row] for row in gone]
 
 
 @pytest.mark.parametrize(
-    ("asked", "lost", "least", "gone"),
+    ("requested", "lost", "least", "gone"),
     [
         (9, 0, 2, False), (6, 3, 0, False), (3, 3, 0, False), (4, 4, 0, True), (7, 4, 0, True), (8, 4, 0, False),
         (9, 5, 0, True), (10, 5, 2, False), (100, 50, 2, False), (100, 51, 2, True), (3, 1, 2, False), (3, 2, 2, True),
     ],
 )  # fmt: skip
-def test_a_folder_is_gone_when_less_than_half_of_a_batch_is_left_or_fewer_than_are_needed(
-    asked: int, lost: int, least: int, gone: bool
+def test_the_folder_is_lost_when_too_few_images_of_a_batch_are_left(
+    requested: int, lost: int, least: int, gone: bool
 ) -> None:
-    """Three lost images of a small batch say nothing. Each is named once."""
+    """Three lost images of a small batch are tolerated, and each is reported once."""
     warned: list[str] = []
     images = LostImages(warned.append)
     names = [(f"{number}.png", "no such file") for number in range(lost)]
     if gone:
-        with pytest.raises(DataLostError, match=rf"^0\.png: .* \({lost} of {asked} images of a batch\)"):
-            images.note(names, asked, least=least)
+        with pytest.raises(DataLostError, match=rf"^0\.png: .* \({lost} of {requested} images of a batch\)"):
+            images.note(names, requested, least=least)
         assert warned == []
         return
-    images.note(names, asked, least=least)
+    images.note(names, requested, least=least)
     images.note(names[:1], 9, least=least)
     assert [text.partition(":")[0] for text in warned] == [name for name, _ in names]
 
 
-def test_batches_of_features_are_those_of_the_same_images() -> None:
+def test_batches_of_features_belong_to_the_same_images() -> None:
     plan = BatchPlan(num_images=18, batch_size=4, drop_last=False, smallest=2, seed=7)
     labels = torch.arange(18) % 3
     order = epoch_order(18, seed=7, epoch=3)
-    found = list(feature_batches(plan, labels, CPU).epoch(3, 1))
-    assert torch.cat([batch.sample_ids_N for batch in found]).tolist() == order[4:].tolist()
-    assert torch.cat([batch.labels_N for batch in found]).tolist() == labels[order[4:]].tolist()
-    assert torch.cat([batch.positions_N for batch in found]).tolist() == list(range(4, 18))
+    batches = list(feature_batches(plan, labels, CPU).epoch(3, 1))
+    assert torch.cat([batch.sample_ids_N for batch in batches]).tolist() == order[4:].tolist()
+    assert torch.cat([batch.labels_N for batch in batches]).tolist() == labels[order[4:]].tolist()
+    assert torch.cat([batch.positions_N for batch in batches]).tolist() == list(range(4, 18))
 
 
 @given(count=st.integers(2, 30), parts=st.integers(1, 6))
-def test_micro_batches_are_the_batch_in_order_and_partners_are_the_images_before(count: int, parts: int) -> None:
+def test_micro_batches_divide_a_batch_and_partners_are_the_previous_images(count: int, parts: int) -> None:
     numbers = torch.arange(count)
     batch = Batch(torch.zeros(count, 1, 1, 3, dtype=torch.uint8), numbers, numbers + 100, numbers + 200, numbers + 300)
     micro = batch.micro_batches(parts)
@@ -259,17 +259,17 @@ def test_micro_batches_are_the_batch_in_order_and_partners_are_the_images_before
 
 @pytest.mark.parametrize("kind", ["resident", "streamed"])
 @pytest.mark.parametrize("gone", [(), (3,), (0, 9)])
-def test_an_evaluation_sees_every_image_once_in_order_with_its_label(
+def test_an_evaluation_uses_every_image_once_in_order_with_its_label(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, gone: tuple[int, ...]
 ) -> None:
     monkeypatch.setattr(image_folder, "_RETRY_DELAY_S", 0.0)
-    split, warned = pictures(tmp_path, 10, kind), list[str]()
+    split, warned = numbered_images(tmp_path, 10, kind), list[str]()
     assert split.paths is not None
     for row in gone if kind == "streamed" else ():
         Path(split.paths[row]).unlink()
-    found: list[tuple[int, int, int]] = []
+    evaluated: list[tuple[int, int, int]] = []
     for pixels_NHWC, labels_N, rows in evaluation_batches(split, 4, CPU, LostImages(warned.append)):
-        found += zip(pixels_NHWC[:, 0, 0, 0].tolist(), labels_N.tolist(), rows, strict=True)
+        evaluated += zip(pixels_NHWC[:, 0, 0, 0].tolist(), labels_N.tolist(), rows, strict=True)
     left = [row for row in range(10) if kind == "resident" or row not in gone]
-    assert found == [(row, row % 3, row) for row in left]
+    assert evaluated == [(row, row % 3, row) for row in left]
     assert len(warned) == 10 - len(left)

@@ -1,4 +1,4 @@
-"""`trainer.data.folder.suggested_config`: every choice for a folder, by hand; the folder is made up, no picture is opened."""
+"""`trainer.data.folder.suggested_config`: every setting chosen for a folder, for made-up surveys."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ IMAGENET = Start(reference="imagenet", stem="imagenet")
 def survey(
     counts: Sequence[int], *, size: tuple[int, int] = (32, 32), splits: Sequence[str] = (), broken: int = 0
 ) -> Survey:
-    """A folder with so many training images of each class, all of one size; a split beside them has ten images a class.
+    """The survey of a folder whose images all have one size.
 
     Args:
-        counts: Usable images of each class.
+        counts: Readable training images of each class.
         size: Width and height.
-        splits: Names of the splits beside `train`; none for class folders only.
-        broken: Files of each class that cannot be read, beside these.
+        splits: Splits besides `train`, with ten images per class; empty for a folder of classes only.
+        broken: Number of additional unreadable files of each class.
     """
     root = Path("/pictures")
     folders = {"train": root / "train" if splits else root} | {name: root / name for name in splits}
@@ -44,58 +44,48 @@ def survey(
     return Survey(layout=layout, findings=findings)
 
 
-def chosen(found: Survey, start: Start = RANDOM, *, gpu: bool = False) -> dict[str, Any]:
-    choices = choose(found, name="run", root="pictures", start=start, gpu=gpu)
-    assert len({choice.key for choice in choices}) == len(choices), "no key twice"
+def chosen(surveyed: Survey, start: Start = RANDOM, *, gpu: bool = False) -> dict[str, Any]:
+    choices = choose(surveyed, name="run", root="pictures", start=start, gpu=gpu)
+    assert len({choice.key for choice in choices}) == len(choices), "unique keys"
     return {choice.key: choice.value for choice in choices}
 
 
 @pytest.mark.parametrize(
     ("train", "batch_size", "lr"),
     [
-        (10, 2, 0.0016),
-        (40, 10, 0.0078),
-        (100, 16, 0.0125),
-        (199, 16, 0.0125),
-        (200, 32, 0.025),
-        (4999, 32, 0.025),
+        (10, 2, 0.0016), (40, 10, 0.0078), (100, 16, 0.0125), (199, 16, 0.0125), (200, 32, 0.025), (4999, 32, 0.025),
         (5000, 128, 0.1),
     ],
-)
-def test_with_random_weights_the_rate_grows_with_the_batch(train: int, batch_size: int, lr: float) -> None:
-    """0.05 at a batch of 64, in proportion; the batch is 16, 32 or 128, and never more than a quarter of the images."""
-    found = chosen(survey([train - train // 2, train // 2], splits=("val",)))
-    assert (found["data.batch_size"], found["optim.lr"]) == (batch_size, lr)
+)  # fmt: skip
+def test_the_rate_for_random_weights_is_proportional_to_the_batch(train: int, batch_size: int, lr: float) -> None:
+    """0.05 for a batch of 64, proportional; the batch is 16, 32 or 128, but at most a quarter of the images."""
+    settings = chosen(survey([train - train // 2, train // 2], splits=("val",)))
+    assert (settings["data.batch_size"], settings["optim.lr"]) == (batch_size, lr)
 
 
 @pytest.mark.parametrize("gpu", [False, True])
 @pytest.mark.parametrize(("train", "batch_size"), [(100, 16), (400, 32), (9000, 32)])
-def test_from_trained_weights_the_rate_is_that_of_the_classifier_and_the_batch_stays_small(
-    train: int, batch_size: int, gpu: bool
-) -> None:
-    found = chosen(survey([train // 2] * 2, splits=("val",)), IMAGENET, gpu=gpu)
-    assert (found["data.batch_size"], found["optim.lr"], found["optim.layer_decay"]) == (batch_size, 0.05, 0.5)
-    assert (found["optim.weight_decay"], found["optim.decay_bn_bias"]) == (1e-4, False)
-    assert (found["train.ema_decay"], found["train.label_smoothing"]) == (0.98, 0.1)
-    assert (found["model.freeze"], found["model.unfreeze_after"], found["model.cache_features"]) == (
-        "backbone",
-        3,
-        True,
-    )
-    assert (found["schedule.warmup"], found["schedule.warmup_start"]) == (0.3, 0.1)
+def test_trained_weights_have_a_small_batch_and_the_classifiers_rate(train: int, batch_size: int, gpu: bool) -> None:
+    settings = chosen(survey([train // 2] * 2, splits=("val",)), IMAGENET, gpu=gpu)
+    assert (settings["data.batch_size"], settings["optim.lr"], settings["optim.layer_decay"]) == (batch_size, 0.05, 0.5)
+    assert (settings["optim.weight_decay"], settings["optim.decay_bn_bias"]) == (1e-4, False)
+    assert (settings["train.ema_decay"], settings["train.label_smoothing"]) == (0.98, 0.1)
+    assert (settings["model.freeze"], settings["model.unfreeze_after"]) == ("backbone", 3)
+    assert settings["model.cache_features"] is True
+    assert (settings["schedule.warmup"], settings["schedule.warmup_start"]) == (0.3, 0.1)
 
 
 @pytest.mark.parametrize(
     ("train", "start", "gpu", "epochs"),
     [
-        # Steps wanted over steps of an epoch: 3000 on a GPU and 1500 without one, within 10 and 200 epochs.
+        # Wanted steps over steps per epoch: 3000 with a GPU and 1500 without one, between 10 and 200 epochs.
         (3200, RANDOM, True, 30), (3200, RANDOM, False, 15), (6400, RANDOM, False, 30), (25_600, RANDOM, False, 10),
         (160, RANDOM, False, 150), (160, RANDOM, True, 200), (6400, RANDOM, True, 60),
-        # From trained weights 1000 and 400, within 8 and 40.
+        # From trained weights 1000 and 400, between 8 and 40.
         (3200, IMAGENET, True, 10), (3200, IMAGENET, False, 8), (640, IMAGENET, False, 20), (640, IMAGENET, True, 40),
     ],
 )  # fmt: skip
-def test_epochs_make_up_a_number_of_steps(train: int, start: Start, gpu: bool, epochs: int) -> None:
+def test_the_number_of_epochs_gives_a_number_of_steps(train: int, start: Start, gpu: bool, epochs: int) -> None:
     assert chosen(survey([train // 2] * 2, splits=("val",)), start, gpu=gpu)["train.epochs"] == epochs
 
 
@@ -106,16 +96,16 @@ def test_epochs_make_up_a_number_of_steps(train: int, start: Start, gpu: bool, e
         (19, ("test",), 0.0, None), (5, ("val",), None, None), (20, ("val", "test"), None, None),
     ],
 )  # fmt: skip
-def test_shares_are_held_out_by_the_smallest_class_and_by_the_splits_that_there_are(
+def test_held_out_fractions_depend_on_the_smallest_class_and_the_splits(
     smallest: int, splits: Sequence[str], val: float | None, test: float | None
 ) -> None:
-    """Files that cannot be read do not count."""
-    found = chosen(survey([smallest, smallest + 5, smallest + 1], splits=splits, broken=30))
-    assert (found.get("data.val_fraction"), found.get("data.test_fraction")) == (val, test)
+    """Unreadable files do not count."""
+    settings = chosen(survey([smallest, smallest + 5, smallest + 1], splits=splits, broken=30))
+    assert (settings.get("data.val_fraction"), settings.get("data.test_fraction")) == (val, test)
 
 
-def test_what_is_held_out_is_not_trained_on() -> None:
-    """Of 284 images 30 % are held out: 198 are left, for which a batch of 16 is chosen."""
+def test_held_out_images_do_not_count_for_training() -> None:
+    """Of 284 images, 30 % are held out, and for the remaining 198 a batch of 16 is chosen."""
     assert chosen(survey([142, 142]))["data.batch_size"] == 16
     assert chosen(survey([144, 144]))["data.batch_size"] == 32
 
@@ -133,23 +123,23 @@ def test_what_is_held_out_is_not_trained_on() -> None:
         ((500, 400), Start(reference="x", stem="cifar", image_size=48), True, 48, "cifar"),
     ],
 )  # fmt: skip
-def test_size_and_stem_follow_the_short_side(
+def test_size_and_stem_depend_on_the_short_side(
     size: tuple[int, int], start: Start, gpu: bool, side: int, stem: str
 ) -> None:
-    found = chosen(survey([30, 30], size=size), start, gpu=gpu)
-    assert (found["data.image_size"], found["model.stem"]) == (side, stem)
-    assert found["model.init_from"] == start.reference
+    settings = chosen(survey([30, 30], size=size), start, gpu=gpu)
+    assert (settings["data.image_size"], settings["model.stem"]) == (side, stem)
+    assert settings["model.init_from"] == start.reference
 
 
 @pytest.mark.parametrize(
     ("size", "fit"), [((160, 100), None), ((162, 100), "letterbox"), ((100, 162), "letterbox"), ((100, 160), None)]
 )
-def test_pictures_that_are_long_either_way_are_kept_whole(size: tuple[int, int], fit: str | None) -> None:
+def test_elongated_images_are_letterboxed(size: tuple[int, int], fit: str | None) -> None:
     assert chosen(survey([30, 30], size=size)).get("data.fit") == fit
 
 
 @pytest.mark.parametrize(("counts", "balance"), [([90, 30], None), ([91, 30], "sampler"), ([30, 40, 91], "sampler")])
-def test_rare_classes_are_shown_as_often_when_the_largest_has_more_than_three_times_their_images(
+def test_classes_are_balanced_if_the_largest_is_over_three_times_the_smallest(
     counts: list[int], balance: str | None
 ) -> None:
     assert chosen(survey(counts)).get("data.balance") == balance
@@ -164,13 +154,13 @@ def test_rare_classes_are_shown_as_often_when_the_largest_has_more_than_three_ti
         (400, 200, IMAGENET, {"resized_crop": 0.35, "trivial_augment": True}),
     ],
 )  # fmt: skip
-def test_small_pictures_are_shifted_few_are_recoloured_and_many_are_mixed(
+def test_augmentation_depends_on_the_size_and_number_of_images(
     train: int, size: int, start: Start, wanted: dict[str, object]
 ) -> None:
-    found = chosen(survey([train // 2] * 2, size=(size, size), splits=("val",)), start)
+    settings = chosen(survey([train // 2] * 2, size=(size, size), splits=("val",)), start)
     names = ("crop_pad", "resized_crop", "trivial_augment", "mixup")
-    assert {name: found[f"data.{name}"] for name in names if f"data.{name}" in found} == wanted
-    assert found["data.flip"] == "random"
+    assert {name: settings[f"data.{name}"] for name in names if f"data.{name}" in settings} == wanted
+    assert settings["data.flip"] == "random"
 
 
 @pytest.mark.parametrize(
@@ -181,8 +171,8 @@ def test_small_pictures_are_shifted_few_are_recoloured_and_many_are_mixed(
         ([10] * 100, ("test",), None),
     ],
 )  # fmt: skip
-def test_the_best_is_chosen_by_accuracy_where_a_thousand_images_choose_it(
+def test_the_best_is_chosen_by_accuracy_from_a_thousand_images_on(
     counts: list[int], splits: Sequence[str], best_by: str | None
 ) -> None:
-    """A thousand of val, of the share that becomes it, or, where neither is there, of test."""
+    """A thousand images of val, of the fraction that becomes val, or else of test."""
     assert chosen(survey(counts, splits=splits)).get("eval.best_by") == best_by

@@ -1,8 +1,8 @@
-"""`trainer.data.draws`: splitmix64 by whole numbers, and the distribution and independence of what every stream draws.
+"""`trainer.data.draws`: splitmix64 in whole numbers, and the distribution and independence of the draws of each stream.
 
-Chi-square statistics of k cells have mean k - 1 and variance 2 (k - 1). The draws are hashes of fixed keys, so the bounds, six
-standard deviations, hold for good or not at all. A random source passes them in all but 1 of 10,000 (10 cells) or 10**6 cases
-(100 cells). Draws that are more even than chance are refused as well.
+Chi-square statistics of k cells have mean k - 1 and variance 2 (k - 1). The draws are hashes of fixed keys, so the bounds of six
+standard deviations hold always or never. A random source passes them in all but 1 of 10,000 (10 cells) or 10**6 cases (100
+cells). Draws that are more even than chance fail as well.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def splitmix64(state: int) -> int:
 
 
 def mixed(z: int) -> int:
-    """The finalizer alone: what the generator makes of a state."""
+    """The finalizer alone."""
     return splitmix64((z - 0x9E3779B97F4A7C15) & MASK)
 
 
@@ -56,7 +56,7 @@ def test_a_draw_is_the_upper_53_bits_of_a_chained_splitmix64(
 
 
 def chi_square(cells: Tensor, count: int) -> float:
-    """How many standard deviations the statistic of cell numbers 0 to count - 1 is from its mean, if all are as likely."""
+    """Deviation of the statistic of equally likely cells 0 to count - 1 from its mean, in standard deviations."""
     observed = torch.bincount(cells.flatten(), minlength=count).double()
     expected = cells.numel() / count
     assert len(observed) == count
@@ -65,12 +65,12 @@ def chi_square(cells: Tensor, count: int) -> float:
 
 
 def cells_of(stream: Stream, count: int, *, seed: int = 3, epoch: int = 1, positions: Tensor = POSITIONS) -> Tensor:
-    """Which of `count` equal parts of [0, 1) each draw lies in."""
+    """The number of each draw's part among `count` equal parts of [0, 1)."""
     return (draw_uniform(positions, seed=seed, epoch=epoch, stream=stream).double() * count).long()
 
 
 @pytest.mark.parametrize("stream", Stream)
-def test_every_stream_is_uniform_in_its_high_and_in_its_low_bits(stream: Stream) -> None:
+def test_every_stream_is_uniform_in_its_high_and_low_bits(stream: Stream) -> None:
     drawn = draw(POSITIONS, seed=3, epoch=1, stream=stream)
     assert int(drawn.min()) >= 0
     assert int(drawn.max()) < 2**53
@@ -86,32 +86,32 @@ def joint(first: Tensor, second: Tensor) -> float:
 
 
 @pytest.mark.parametrize("stream", Stream)
-def test_a_draw_says_nothing_of_that_of_another_position_epoch_or_seed(stream: Stream) -> None:
-    here = cells_of(stream, 10)
+def test_draws_of_other_positions_epochs_and_seeds_are_independent(stream: Stream) -> None:
+    cells = cells_of(stream, 10)
     for lag in (1, 2, 8, 64, 512):
-        assert joint(here[:-lag], here[lag:]) < 6, f"{lag} positions away"
+        assert joint(cells[:-lag], cells[lag:]) < 6, f"{lag} positions away"
     for lag in (1, 2, 7):
-        assert joint(here, cells_of(stream, 10, epoch=1 + lag)) < 6, f"{lag} epochs later"
-        assert joint(here, cells_of(stream, 10, seed=3 + lag)) < 6, f"a seed that is {lag} larger"
-    # A seed and an epoch that change together, or a position that makes up for one, must not meet the same draws again.
-    assert joint(here, cells_of(stream, 10, seed=4, epoch=0)) < 6
-    assert joint(here, cells_of(stream, 10, seed=2, epoch=2)) < 6
+        assert joint(cells, cells_of(stream, 10, epoch=1 + lag)) < 6, f"{lag} epochs later"
+        assert joint(cells, cells_of(stream, 10, seed=3 + lag)) < 6, f"a seed that is {lag} larger"
+    # Seeds and epochs that change together must not give the same draws.
+    assert joint(cells, cells_of(stream, 10, seed=4, epoch=0)) < 6
+    assert joint(cells, cells_of(stream, 10, seed=2, epoch=2)) < 6
     for epoch in (0, 2):
-        assert not set(here_values(stream, epoch)) & set(here_values(stream, 1)), "no draw of 53 bits comes up twice"
+        assert not set(values_of(stream, epoch)) & set(values_of(stream, 1)), "no draw of 53 bits occurs twice"
 
 
-def here_values(stream: Stream, epoch: int) -> list[int]:
+def values_of(stream: Stream, epoch: int) -> list[int]:
     return draw(POSITIONS[:2000], seed=3, epoch=epoch, stream=stream).tolist()
 
 
-def test_no_two_streams_have_to_do_with_each_other() -> None:
+def test_streams_are_independent() -> None:
     cells = {stream: cells_of(stream, 10) for stream in Stream}
     worst = {(a.name, b.name): joint(cells[a], cells[b]) for a, b in combinations(Stream, 2)}
     assert len(worst) == len(Stream) * (len(Stream) - 1) // 2
     assert max(worst.values()) < 6, max(worst, key=worst.__getitem__)
 
 
-def test_the_epochs_of_one_position_are_uniform_too() -> None:
+def test_the_draws_of_one_position_over_epochs_are_uniform() -> None:
     drawn = torch.stack([cells_of(Stream.FLIP, 10, epoch=epoch, positions=torch.arange(40)) for epoch in range(1000)])
     assert chi_square(drawn, 10) < 6
     for position in range(40):
@@ -123,7 +123,9 @@ def test_the_epochs_of_one_position_are_uniform_too() -> None:
 @given(
     shape=st.lists(st.integers(1, 4), min_size=1, max_size=3), seed=st.integers(0, 2**31), limit=st.integers(1, 1 << 20)
 )
-def test_draws_keep_the_shape_and_each_place_is_drawn_as_alone(shape: list[int], seed: int, limit: int) -> None:
+def test_draws_have_the_shape_of_the_positions_and_do_not_depend_on_others(
+    shape: list[int], seed: int, limit: int
+) -> None:
     positions = torch.arange(math.prod(shape)).reshape(shape)
     drawn = draw_below(limit, positions, seed=seed, epoch=0, stream=Stream.CROP_X)
     assert drawn.shape == positions.shape
@@ -132,8 +134,8 @@ def test_draws_keep_the_shape_and_each_place_is_drawn_as_alone(shape: list[int],
         assert value == int(alone) < limit
 
 
-def test_the_numbers_of_the_streams_are_those_of_runs_that_are_resumed() -> None:
-    """The numbers of streams are fixed: another number would change the images of every resumed run."""
+def test_the_numbers_of_streams_are_fixed() -> None:
+    """Another number would change the images of every resumed run."""
     assert {stream.name: int(stream) for stream in Stream} == {
         "ORDER": 1, "FLIP": 2, "CROP_Y": 3, "CROP_X": 4, "CUTOUT_Y": 5, "CUTOUT_X": 6, "DROPOUT": 7, "VALIDATION": 8,
         "CROP_AREA": 9, "CROP_ASPECT": 10, "ERASE": 11, "ERASE_AREA": 12, "ERASE_ASPECT": 13, "ERASE_Y": 14, "ERASE_X": 15,

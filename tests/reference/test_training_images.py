@@ -1,4 +1,4 @@
-"""Augmented and mixed training images, held against the reference, which makes one at a time."""
+"""Augmented and mixed training images compared with the reference, which computes one at a time."""
 
 from __future__ import annotations
 
@@ -18,63 +18,63 @@ from trainer.data.augment.augment import Augment, Normalize
 from trainer.data.augment.mixing import Mixer, beta_quantiles
 
 
-def made(case: Case, epoch: int) -> tuple[Tensor, Tensor, list[int]]:
-    """All images of a case as the trainer and as the reference make them, and their order."""
+def augmented(case: Case, epoch: int) -> tuple[Tensor, Tensor, list[int]]:
+    """All images of a case by the trainer and by the reference, and their order."""
     config, pixels = case.config(), case.pixels()
     order = torch.randperm(case.images, generator=torch.Generator().manual_seed(1))
     positions = torch.arange(case.images)
     augment = Augment(config=config.data, normalize=Normalize.of(MEAN, STD, CPU), seed=config.run.seed)
-    ours = augment(pixels, order, order, positions, epoch)
-    theirs = [
+    images = augment(pixels, order, order, positions, epoch)
+    expected = [
         training_image(pixels[row], row, Draws(config.run.seed, epoch, position), config.data, MEAN, STD)
         for position, row in enumerate(order.tolist())
     ]
-    return ours, torch.stack(theirs), order.tolist()
+    return images, torch.stack(expected), order.tolist()
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_images_are_those_of_the_reference(seed: int) -> None:
+def test_augmented_images_equal_those_of_the_reference(seed: int) -> None:
     random = Random(seed)
     case = random_case(random)
-    ours, theirs, _ = made(case, random.randrange(3))
-    # Where it is looked between two pixels, a place in fp32 is exact to some 1e-6 of a pixel.
+    images, expected, _ = augmented(case, random.randrange(3))
+    # Between two pixels, a coordinate in fp32 is exact to about 1e-6 of a pixel.
     torch.testing.assert_close(
-        ours.double(), theirs, rtol=1e-5, atol=1e-4 if "resized_crop" in case.settings["data"] else 2e-6
+        images.double(), expected, rtol=1e-5, atol=1e-4 if "resized_crop" in case.settings["data"] else 2e-6
     )
 
 
 @pytest.mark.parametrize("settings", [{"mixup": 0.3}, {"cutmix": 1.0}, {"mixup": 1.0, "cutmix": 0.5}, {"mixup": 4.0}])
 @pytest.mark.parametrize("seed", range(5))
-def test_mixes_are_those_of_the_reference(settings: dict[str, float], seed: int) -> None:
+def test_mixed_images_equal_those_of_the_reference(settings: dict[str, float], seed: int) -> None:
     case = random_case(Random(seed))
     case.settings["data"] |= {"mixup": 0.0, "cutmix": 0.0} | settings
     config = case.config()
-    images, _, _ = made(case, epoch=2)
+    images, _, _ = augmented(case, epoch=2)
     mixer = Mixer.of(config.data, config.run.seed, CPU)
     assert mixer is not None
     mix = mixer(torch.arange(len(images)), 2, images.shape[-1])
-    ours = mix(images, images.roll(1, 0))
+    blended = mix(images, images.roll(1, 0))
     for position in range(len(images)):
         own, partner = images[position].double(), images[position - 1].double()
         draws = Draws(config.run.seed, 2, position)
         image, share = mixed(own, partner, draws, config.data, drawn_quantile)
         assert float(mix.share_N[position]) == pytest.approx(share, abs=1e-6)
-        torch.testing.assert_close(ours[position].double(), image, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(blended[position].double(), image, rtol=1e-5, atol=1e-5)
 
 
-CLOSED: dict[float, Callable[[float], float]] = {
+QUANTILES: dict[float, Callable[[float], float]] = {
     0.5: lambda p: math.sin(math.pi * p / 2) ** 2,
     1.0: lambda p: p,
     2.0: lambda p: 0.5 - math.sin(math.asin(1 - 2 * p) / 3),
 }
-"""Quantiles of Beta(a, a) in closed form: the arcsine law, the uniform one, and the root of 3 x^2 - 2 x^3 = p."""
+"""Quantiles of Beta(a, a) in closed form: arcsine and uniform distribution, and the root of 3 x^2 - 2 x^3 = p."""
 
 
-@pytest.mark.parametrize("strength", CLOSED)
+@pytest.mark.parametrize("strength", QUANTILES)
 def test_shares_of_mixes_are_drawn_from_a_beta_distribution(strength: float) -> None:
     table = beta_quantiles(strength).tolist()
-    expected = [CLOSED[strength](index / (len(table) - 1)) for index in range(len(table))]
-    assert table == pytest.approx(expected, abs=1e-3)  # the density is added up in 65,536 steps
+    expected = [QUANTILES[strength](index / (len(table) - 1)) for index in range(len(table))]
+    assert table == pytest.approx(expected, abs=1e-3)  # the density is integrated in 65,536 steps
     assert [drawn_quantile(strength, p) for p in (0.1, 0.7)] == pytest.approx(
-        [CLOSED[strength](p) for p in (0.1, 0.7)], abs=1e-3
+        [QUANTILES[strength](p) for p in (0.1, 0.7)], abs=1e-3
     )

@@ -1,4 +1,4 @@
-"""Whole runs of the trainer's loop: every step, the logged losses and the average, held against the reference."""
+"""Whole runs of the trainer's loop: every step, the logged losses and the average compared with the reference."""
 
 from __future__ import annotations
 
@@ -23,12 +23,11 @@ from trainer.training.callbacks import LoopCallbacks
 from trainer.training.loop import Trainer
 
 FP32 = TOLERANCE["native"]
-EDIT = (5, 0.5)
-"""A learning rate that is halved by key before step 5."""
+EDIT = (5, 0.5)  # the learning rate is halved by key before step 5
 
 
 class Recorder(LoopCallbacks):
-    """Keeps the state before each step, edits the rate and freezes a stage on the way, and keeps what is logged."""
+    """Records the state before each step and the logged events, edits the rate, and freezes a stage."""
 
     trainer: Trainer
 
@@ -62,11 +61,8 @@ def narrow_and_shaken(config: ModelConfig, num_classes: int, seed: int) -> nn.Mo
 
 @pytest.fixture(params=["sgd", "muon"])
 def run(
-    request: pytest.FixtureRequest,
-    make_folder: FolderMaker,
-    make_config: ConfigMaker,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Recorder:
+    request: pytest.FixtureRequest, make_folder: FolderMaker, make_config: ConfigMaker, monkeypatch: pytest.MonkeyPatch
+) -> Recorder:  # fmt: skip
     """A finished run of two epochs, with a rarer class and a smaller last batch."""
     monkeypatch.setattr(build, "build_model", narrow_and_shaken)
     root = make_folder(per_class=10)
@@ -85,7 +81,7 @@ def run(
     return recorder
 
 
-def test_every_step_of_a_run_is_the_references(run: Recorder) -> None:
+def test_every_step_of_a_run_equals_the_references(run: Recorder) -> None:
     config, split = run.trainer.config, run.trainer.data.dataset.splits["train"]
     assert isinstance(split, ResidentSplit)
     pixels = split.pixels_NHWC.reshape(-1, 3).double() / 255
@@ -98,14 +94,14 @@ def test_every_step_of_a_run_is_the_references(run: Recorder) -> None:
     compared = 0
     for step in steps:
         before, after = run.states[step], run.states[step + 1]
-        theirs = before.reference(config, split.pixels_NHWC, split.labels_N.tolist(), step=step, mean=mean, std=std)
-        theirs.edits = [EDIT]
-        theirs.take_step(frozen=2 if step >= 6 else 0)
-        seen.append((theirs.loss, theirs.top1))
-        if theirs.margin < MARGIN or theirs.spread > SPREAD:
+        reference = before.reference(config, split.pixels_NHWC, split.labels_N.tolist(), step=step, mean=mean, std=std)
+        reference.edits = [EDIT]
+        reference.take_step(frozen=2 if step >= 6 else 0)
+        seen.append((reference.loss, reference.top1))
+        if reference.margin < MARGIN or reference.spread > SPREAD:
             continue
         compared += 1
-        deviation = Deviation.of(before, after, theirs)
+        deviation = Deviation.of(before, after, reference)
         assert max(deviation.statistics, deviation.momentum) < FP32, step
         assert max(deviation.change, deviation.average) < FP32 * (MUON if config.optim.name == "muon" else 1.0), step
     assert compared > 4
@@ -120,7 +116,7 @@ def test_every_step_of_a_run_is_the_references(run: Recorder) -> None:
         assert (event.train_loss, event.train_accuracy) == pytest.approx((mean_loss, mean_top1), abs=2e-5)
 
 
-def test_the_saved_average_is_that_of_the_runs_steps(run: Recorder) -> None:
+def test_the_saved_average_includes_all_steps(run: Recorder) -> None:
     expected: dict[str, Tensor] = {**run.states[0].weights, **run.states[0].statistics}
     for step, state in enumerate(run.states[1:], 1):
         for name, value in {**state.weights, **state.statistics}.items():

@@ -1,4 +1,4 @@
-"""Loss, optimizers, average, schedule and batches of the trainer, each alone, held against the reference's formulas."""
+"""Loss, optimizers, average, schedule and batches of the trainer, each compared with the reference's formulas."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ def drawn(shape: torch.Size, seed: int) -> Tensor:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.7])
-def test_losses_are_cross_entropy_against_smoothed_labels(smoothing: float, dtype: torch.dtype) -> None:
+def test_losses_are_cross_entropy_with_smoothed_labels(smoothing: float, dtype: torch.dtype) -> None:
     logits, labels = (3 * drawn(torch.Size((20, 4)), 0)).to(dtype), [index % 4 for index in range(20)]
     expected = losses(logits.double(), labels, smoothing=smoothing, class_weights=[1.0] * 4)
-    ours = losses_of(logits, torch.tensor(labels), label_smoothing=smoothing)
-    assert ours.dtype == torch.float32
-    torch.testing.assert_close(ours.double(), expected, rtol=1e-6, atol=1e-6)
+    actual = losses_of(logits, torch.tensor(labels), label_smoothing=smoothing)
+    assert actual.dtype == torch.float32
+    torch.testing.assert_close(actual.double(), expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("counts", [(5, 5), (6, 3, 1), (1, 90, 9, 100)])
-def test_a_rare_class_weighs_as_much_in_all_as_a_frequent_one(counts: tuple[int, ...]) -> None:
+def test_balanced_classes_have_equal_total_weight(counts: tuple[int, ...]) -> None:
     labels = [label for label, count in enumerate(counts) for _ in range(count)]
     config = Config.model_validate({"data": {"balance": "loss"}})
     weights_K = loss_weights(config, torch.tensor(labels), torch.device("cpu"))
     assert weights_K is not None
     assert weights_K.tolist() == pytest.approx(class_weights(config, labels))
-    in_all = [count * weight for count, weight in zip(counts, weights_K.tolist(), strict=True)]
-    assert in_all == pytest.approx([len(labels) / len(counts)] * len(counts))
+    total_weights = [count * weight for count, weight in zip(counts, weights_K.tolist(), strict=True)]
+    assert total_weights == pytest.approx([len(labels) / len(counts)] * len(counts))
     assert loss_weights(Config(), torch.tensor(labels), torch.device("cpu")) is None
 
 
 @pytest.mark.parametrize("seed", range(24))
-def test_updates_are_those_of_the_formulas(seed: int) -> None:
+def test_updates_equal_the_formulas(seed: int) -> None:
     """Three updates with random gradients; some parameters are frozen."""
     random = Random(seed)
     config = random_case(random).config()
@@ -75,15 +75,15 @@ def test_updates_are_those_of_the_formulas(seed: int) -> None:
                 )
         optimizer.step()
     for name, parameter in names.items():
-        turned = config.optim.name == "muon" and parameter.ndim == 4
-        # A random matrix has no small singular values: of Muon's enlargement of rounding a hundredth is enough.
-        tolerance = 1e-6 * (MUON / 100 if turned else 1.0)
+        by_muon = config.optim.name == "muon" and parameter.ndim == 4
+        # A random matrix has no small singular values, so a hundredth of Muon's amplification of rounding is enough.
+        tolerance = 1e-6 * (MUON / 100 if by_muon else 1.0)
         torch.testing.assert_close(parameter.detach().double(), weights[name], rtol=tolerance, atol=tolerance, msg=name)
     for name, buffer in momentum_state(model, optimizer).items():
         torch.testing.assert_close(buffer.double(), momenta[name], rtol=1e-5, atol=1e-6)
 
 
-def test_an_average_is_that_of_all_steps() -> None:
+def test_the_average_equals_the_formula_over_all_steps() -> None:
     model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
     ema = ModelEma(model, 0.7)
     expected = {name: value.double() for name, value in model.state_dict().items() if value.is_floating_point()}
@@ -139,7 +139,7 @@ def test_the_learning_rate_follows_its_formula(seed: int) -> None:
 
 @pytest.mark.parametrize("drop_last", [True, False])
 @pytest.mark.parametrize("parts", [1, 2, 3])
-def test_an_epoch_has_a_smaller_last_batch_where_two_images_are_left_for_each_part(parts: int, drop_last: bool) -> None:
+def test_a_smaller_last_batch_needs_two_images_per_micro_batch(parts: int, drop_last: bool) -> None:
     config = Config.model_validate(
         {"data": {"batch_size": 12, "drop_last": drop_last}, "train": {"grad_accum_steps": parts}}
     )
@@ -154,7 +154,7 @@ def test_an_epoch_has_a_smaller_last_batch_where_two_images_are_left_for_each_pa
 
 
 @pytest.mark.parametrize("rate", [0.25, 0.6])
-def test_dropout_sets_a_share_of_the_features_to_zero_and_scales_the_others(rate: float) -> None:
+def test_dropout_zeroes_a_share_of_the_features_and_scales_the_others(rate: float) -> None:
     head = Head(50, 50, dropout=rate, seed=3).train()
     with torch.no_grad():
         head.weight.copy_(torch.eye(50))
@@ -162,12 +162,11 @@ def test_dropout_sets_a_share_of_the_features_to_zero_and_scales_the_others(rate
     ones = torch.ones(400, 50)
     head.aim(torch.arange(400), 1)
     seen = head(ones).detach()
-    assert float((seen == 0).float().mean()) == pytest.approx(
-        rate, abs=0.02
-    )  # four standard deviations of 20,000 draws
+    dropped = float((seen == 0).float().mean())
+    assert dropped == pytest.approx(rate, abs=0.02)  # four standard deviations of 20,000 draws
     assert seen[seen != 0].tolist() == pytest.approx([1 / (1 - rate)] * int((seen != 0).sum()))
     by_unit, by_image = (seen == 0).float().mean(0), (seen == 0).float().mean(1)
-    assert float(by_unit.std()) < 0.05, "every unit is dropped as often"
+    assert float(by_unit.std()) < 0.05, "every unit is dropped equally often"
     assert float(by_image.std()) < 0.15
     head.aim(torch.arange(100, 200), 1)
     assert torch.equal(head(ones[:100]), seen[100:200]), "a mask depends on the position alone"

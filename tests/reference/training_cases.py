@@ -1,4 +1,4 @@
-"""Random training configurations, all of which the trainer accepts."""
+"""Random training configurations that the trainer accepts."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from torch.nn import functional
 from trainer.config.schema import Config
 
 SIDES = {"cifar": (8, 9), "cifar-maxpool": (13, 16), "imagenet": (21, 24)}
-"""Sides of images by stem. The last feature map has four pixels or more: batch norm over very few values amplifies rounding."""
+"""Sides of images by stem; the last feature map has at least four pixels, since batch norm amplifies rounding over very few."""
 LAYERS = ((1, 2), (1, 3), (1, 4), (2, 3), (2, 4), (3, 4))
-"""Layers of a network that have a block: two of four suffice, since the others do the same."""
+"""Layers of a network with a block: two of four suffice, since the others work in the same way."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,14 +23,13 @@ class Case:
     """Some steps of a random run.
 
     Attributes:
-        settings: Configuration, without its defaults.
-        layers: Layers of the network that have a block.
+        settings: Configuration without defaults.
+        layers: Layers of the network with a block.
         classes: Number of classes.
         images: Number of training images.
-        stored: Side of the stored pictures.
-        first_step: Steps of the run that are taken for done.
-        frozen: Frozen stages in each of the steps that are compared.
-        channels_last: Memory format.
+        stored: Side of the stored images.
+        first_step: Steps of the run before the compared ones.
+        frozen: Number of frozen stages in each compared step.
     """
 
     settings: dict[str, dict[str, Any]]
@@ -43,7 +42,7 @@ class Case:
     channels_last: bool
 
     def config(self) -> Config:
-        """The configuration."""
+        """The validated configuration."""
         return Config.model_validate(self.settings)
 
     def pixels(self) -> Tensor:
@@ -54,18 +53,12 @@ class Case:
         return (smooth + torch.rand(smooth.shape, generator=generator) * 35).to(torch.uint8)
 
     def labels(self) -> list[int]:
-        """Labels, the first classes more often than the last ones."""
+        """Labels, the last class more often than the others."""
         return [min(index % (2 * self.classes), self.classes - 1) for index in range(self.images)][::-1]
 
 
 def random_case(random: Random, *, stem: str | None = None, max_steps: int = 3) -> Case:
-    """Any configuration that the trainer accepts, with small batches of small images.
-
-    Args:
-        random: Source of all choices.
-        stem: As `model.stem`; None for any.
-        max_steps: Most steps.
-    """
+    """A random configuration with small batches of small images; any stem if `stem` is None."""
     stem = stem or random.choice(list(SIDES))
     side = random.choice(SIDES[stem])
     parts = random.choice([1, 1, 1, 1, 2, 3])
@@ -132,7 +125,7 @@ def _random_optim(random: Random) -> dict[str, Any]:
 
 
 def random_schedule(random: Random, epochs: int) -> dict[str, Any]:
-    """Any learning-rate schedule of a run of some epochs."""
+    """A random learning-rate schedule."""
     name = random.choice(["linear", "cosine", "step", "constant"])
     milestones = sorted(random.sample(range(1, epochs + 1), min(random.randint(1, 3), epochs)))
     return {

@@ -9,8 +9,7 @@ import torch
 
 from trainer.data.draws import Stream, draw, draw_uniform
 
-MOST = 128
-"""Images of an epoch at most."""
+MOST = 128  # largest number of images in an epoch
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""Training images in float64, one at a time from its draws: crop, flip, normalise, cut out, erase, mix.
+"""Training images in float64, each computed from its draws: crop, flip, normalise, cut out, erase, mix.
 
-Only the draws come from the trainer; a draw of an image depends on seed, epoch and position alone.
+Only the draws come from the trainer; those of an image depend on seed, epoch and position alone.
 Shapes: C channels, H height, W width.
 """
 
@@ -22,25 +22,16 @@ Quantile = Callable[[float, float], float]
 
 
 def size_in(config: DataConfig, epoch: int) -> int:
-    """Side of the training images in an epoch: that of the first pair whose epochs have not all passed."""
+    """Side of the training images in an epoch."""
     sides = [size for size, epochs in config.progressive for _ in range(epochs)]
     return sides[epoch] if epoch < len(sides) else config.image_size
 
 
 def training_image(
-    picture_HWC: Tensor, sample: int, draws: Draws, config: DataConfig, mean: list[float], std: list[float]
+    pixels_HWC: Tensor, sample: int, draws: Draws, config: DataConfig, mean: list[float], std: list[float]
 ) -> Tensor:
-    """One image (C, side, side), augmented and normalised, not mixed.
-
-    Args:
-        picture_HWC: uint8.
-        sample: Number of the image in the training split.
-        draws: Draws of the image.
-        config: Augmentation.
-        mean: Mean by channel, 0 to 1.
-        std: Standard deviation by channel.
-    """
-    image = picture_HWC.double().permute(2, 0, 1)
+    """One image (C, side, side) from uint8 pixels, augmented and normalised, not mixed; `sample` is its number in the split."""
+    image = pixels_HWC.double().permute(2, 0, 1)
     image = _random_crop(image, draws, config)
     if _is_flipped(sample, draws, config):
         image = image.flip(2)
@@ -77,18 +68,18 @@ def _random_crop(image: Tensor, draws: Draws, config: DataConfig) -> Tensor:
 
 
 def _resized_crop(image: Tensor, draws: Draws, config: DataConfig) -> Tensor:
-    """A box of random area and proportions, resized bilinearly: arXiv:1409.4842, section 6."""
+    """A box of random area and aspect ratio, resized bilinearly: arXiv:1409.4842, section 6."""
     assert config.resized_crop is not None
     area = config.resized_crop + (1 - config.resized_crop) * draws.uniform(Stream.CROP_AREA)
     aspect = (3 / 4) ** (1 - 2 * draws.uniform(Stream.CROP_ASPECT))  # 3/4 to 4/3, uniform in its logarithm
     height, width = min(math.sqrt(area / aspect), 1), min(math.sqrt(area * aspect), 1)
-    rows = _looked_at(image.shape[1], height, draws.uniform(Stream.CROP_Y), config)
-    columns = _looked_at(image.shape[2], width, draws.uniform(Stream.CROP_X), config)
+    rows = _sampling_weights(image.shape[1], height, draws.uniform(Stream.CROP_Y), config)
+    columns = _sampling_weights(image.shape[2], width, draws.uniform(Stream.CROP_X), config)
     return rows @ image @ columns.t()
 
 
-def _looked_at(length: int, share: float, place: float, config: DataConfig) -> Tensor:
-    """Weights (image_size, length) of the pixels of one axis in each pixel of a part of it."""
+def _sampling_weights(length: int, share: float, place: float, config: DataConfig) -> Tensor:
+    """Weights (image_size, length) of the pixels of one axis for each pixel of a crop."""
     weights = torch.zeros(config.image_size, length, dtype=torch.float64)
     for index in range(config.image_size):
         middle = ((1 - share) * place + share * (index + 0.5) / config.image_size) * length - 0.5
@@ -102,7 +93,7 @@ def _looked_at(length: int, share: float, place: float, config: DataConfig) -> T
 
 
 def _erase(image: Tensor, draws: Draws) -> None:
-    """A rectangle of 2 to 33 % of the image, its height 0.3 to 3.3 times its width: arXiv:1708.04896, section 4.1."""
+    """Erase a rectangle of 2 to 33 % of the image, 0.3 to 3.3 times as high as wide: arXiv:1708.04896, section 4.1."""
     _, height, width = image.shape
     area = 0.02 + (0.33 - 0.02) * draws.uniform(Stream.ERASE_AREA)
     aspect = 0.3 * (3.3 / 0.3) ** draws.uniform(Stream.ERASE_ASPECT)

@@ -27,18 +27,18 @@ def stage_of(name: str) -> int:
 
 @dataclass
 class Network:
-    """One forward pass after another, with the running statistics that they leave behind.
+    """Forward passes that update running statistics.
 
     Attributes:
         weights: Parameters by name, float64.
         statistics: Running means and variances by name, float64; replaced by each training pass.
         stem: As `model.stem`.
-        frozen: Stages below this number use their running statistics and leave them alone.
+        frozen: Stages below this number use their running statistics and do not change them.
         keep: Share of the running statistics that one pass keeps.
-        bits: Significant bits of the numbers between two layers, and of their gradients: 8 in bf16, 11 in fp16; None for all.
-        margins: For each ReLU and max-pool, its distance to the nearest point where its gradient jumps.
-        spreads: For each batch norm in training, the largest size of its inputs over their standard deviation, by which it
-            enlarges their rounding.
+        bits: Significant bits of the numbers between two layers and of their gradients: 8 in bf16, 11 in fp16; None for all.
+        margins: Distance of each ReLU and max-pool to the nearest jump of its gradient.
+        spreads: Factor by which each batch norm in training amplifies rounding: the largest size of its inputs relative to
+            their standard deviation.
     """
 
     weights: dict[str, Tensor]
@@ -65,7 +65,7 @@ class Network:
         return self._stored(maps.mean((2, 3)))
 
     def logits(self, features_NF: Tensor, mask_NF: Tensor | None = None) -> Tensor:
-        """Features to logits (N, K); the mask is that of dropout."""
+        """Features to logits (N, K), with a dropout mask."""
         seen_NF = features_NF if mask_NF is None else self._stored(features_NF * self._stored(mask_NF))
         weight_KF, bias_K = self._stored(self.weights["fc.weight"]), self._stored(self.weights["fc.bias"])
         return self._stored(seen_NF @ weight_KF.t() + bias_K)
@@ -103,7 +103,7 @@ class Network:
         self.statistics[name] = self.keep * self.statistics[name] + (1 - self.keep) * seen_C
 
     def _stored(self, values: Tensor) -> Tensor:
-        """Values as the precision keeps them; their gradient passes through it too."""
+        """Values rounded to the precision, as are their gradients."""
         rounded: Tensor = values if self.bits is None else _Rounded.apply(values, self.bits)
         return rounded
 
@@ -121,7 +121,7 @@ class Network:
 
 
 class _Rounded(torch.autograd.Function):
-    """Rounds numbers, and the gradient on its way back, to so many significant bits."""
+    """Rounds values and their gradients to a number of significant bits."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, bits: int) -> Tensor:

@@ -44,10 +44,10 @@ def learning_rate(
     Args:
         config: Peak rate and shape.
         step: Step of the run.
-        epochs: Length of the plan in force.
-        shortest: Length of the shortest plan that the run had, whose share is the warm-up.
-        steps_per_epoch: Steps of an epoch.
-        edits: Factors of the rate, each with the step from which it applies.
+        epochs: Length of the current plan.
+        shortest: Length of the shortest plan of the run, of which the warm-up is a share.
+        steps_per_epoch: Steps per epoch.
+        edits: Factors of the rate with the steps from which they apply.
     """
     shape, epoch = config.schedule, step // steps_per_epoch
     now, per_epoch = (epoch, 1) if shape.unit == "epoch" else (step, steps_per_epoch)
@@ -73,19 +73,10 @@ def clipped(gradients: dict[str, Tensor], largest: float | None) -> dict[str, Te
 def updated(
     name: str, weight: Tensor, gradient: Tensor, momentum: Tensor, config: OptimConfig, rate: float
 ) -> tuple[Tensor, Tensor]:
-    """A parameter and its momentum after one update.
-
-    Args:
-        name: Name of the parameter.
-        weight: Parameter.
-        gradient: Gradient of the loss, clipped.
-        momentum: Momentum of the parameter before.
-        config: Optimizer.
-        rate: Learning rate of the classifier.
-    """
+    """A parameter and its momentum after one update, with a clipped gradient and the classifier's learning rate."""
     rate = rate * config.layer_decay ** (5 - stage_of(name))
     if config.name == "muon" and weight.ndim == 4:
-        return _turned(weight, gradient, momentum, config, rate * config.kernel_lr / config.lr)
+        return _rotated(weight, gradient, momentum, config, rate * config.kernel_lr / config.lr)
     if config.decay_bn_bias or weight.ndim > 1:
         gradient = gradient + config.weight_decay * weight
     momentum = config.momentum * momentum + gradient
@@ -93,10 +84,10 @@ def updated(
     return weight - rate * update, momentum
 
 
-def _turned(
+def _rotated(
     kernel: Tensor, gradient: Tensor, momentum: Tensor, config: OptimConfig, angle: float
 ) -> tuple[Tensor, Tensor]:
-    """Muon: a step of a share `angle` of the kernel's length along an orthogonal matrix; the length is kept.
+    """Muon: a step of a share `angle` of the kernel's norm along an orthogonal matrix, which keeps the norm.
 
     Sources: K. Jordan et al., Muon (2024); K. Jordan, arXiv:2404.00498.
     """
@@ -108,17 +99,17 @@ def _turned(
 
 
 def orthogonal(update_KCHW: Tensor) -> Tensor:
-    """Three rounds of Newton and Schulz's iteration, which change the singular values alone."""
+    """Three Newton-Schulz iterations, which change only the singular values."""
     matrix = update_KCHW.flatten(1)
     left, values, right = torch.linalg.svd(matrix, full_matrices=False)
     values = values / values.norm()
     for _ in range(3):
         values = 3.4445 * values - 4.775 * values**3 + 2.0315 * values**5
-    turned: Tensor = left @ torch.diag(values) @ right
-    return turned.reshape(update_KCHW.shape)
+    result: Tensor = left @ torch.diag(values) @ right
+    return result.reshape(update_KCHW.shape)
 
 
 def averaged(average: Tensor, value: Tensor, *, decay: float, step: int) -> Tensor:
-    """The moving average after a step, counted from 1; the decay begins lower, as in TensorFlow's ExponentialMovingAverage."""
+    """The moving average after a step, counted from 1, with the lower initial decay of TensorFlow's ExponentialMovingAverage."""
     keep = min(decay, (1 + step) / (10 + step))
     return keep * average + (1 - keep) * value

@@ -1,4 +1,4 @@
-"""The trainer's own parts over a network of few channels, and its state as a reference run takes it up."""
+"""The trainer's own parts with a network of few channels, and its state, from which a reference run continues."""
 
 from __future__ import annotations
 
@@ -26,14 +26,13 @@ from trainer.training.batch_source import loss_weights, plan_of
 from trainer.training.optimizer import build_optimizer, load_momentum_state, momentum_state
 from trainer.training.step import TrainStep
 
-WIDTH = 4
-"""Channels of the first stage; 64 in a ResNet-18."""
+WIDTH = 4  # channels of the first stage; 64 in a ResNet-18
 MEAN, STD = [0.4, 0.5, 0.55], [0.2, 0.25, 0.3]
 CPU = torch.device("cpu")
 
 
 class _NarrowResNet(torchvision.models.ResNet):  # type: ignore[misc]
-    """torchvision's ResNet with a sixteenth of the channels, and one block in some of its layers and none in the others."""
+    """torchvision's ResNet with a sixteenth of the channels and one block in the given layers only."""
 
     def __init__(self, layers: tuple[int, ...]) -> None:
         self._planes = [WIDTH * 2 ** (layer - 1) for layer in layers]
@@ -50,19 +49,12 @@ class _NarrowResNet(torchvision.models.ResNet):  # type: ignore[misc]
 
 
 def narrow_model(config: ModelConfig, num_classes: int, seed: int, layers: tuple[int, ...] = (1, 2, 3, 4)) -> nn.Module:
-    """A narrow network as `build_model` changes it, with random weights.
-
-    Args:
-        config: Model.
-        num_classes: Outputs.
-        seed: Seed of the run.
-        layers: Layers that have a block.
-    """
-    return copy.deepcopy(_built(config, num_classes, seed, layers))
+    """A narrow network from `build_model` with random weights and a block in the given layers."""
+    return copy.deepcopy(_build(config, num_classes, seed, layers))
 
 
 @functools.cache
-def _built(config: ModelConfig, num_classes: int, seed: int, layers: tuple[int, ...]) -> nn.Module:
+def _build(config: ModelConfig, num_classes: int, seed: int, layers: tuple[int, ...]) -> nn.Module:
     with mock.patch("torchvision.models.resnet18", side_effect=lambda weights: _NarrowResNet(layers)):
         model = build_model(config, num_classes, seed)
     stem = model.conv1
@@ -73,7 +65,7 @@ def _built(config: ModelConfig, num_classes: int, seed: int, layers: tuple[int, 
 
 
 def drawn_quantile(strength: float, share: float) -> float:
-    """The quantile of Beta(a, a) that the trainer draws from: its table (tested apart), read between two entries."""
+    """The quantile of Beta(a, a) that the trainer uses: its table (tested separately), interpolated linearly."""
     table = _table(strength)
     place = share * (len(table) - 1)
     below = min(int(place), len(table) - 2)
@@ -93,8 +85,8 @@ class State:
     Attributes:
         weights: Parameters.
         statistics: Running means and variances.
-        momenta: Momentum of each parameter that is trained with one; zeros while it is frozen.
-        average: Moving average of weights and statistics; empty when none is kept.
+        momenta: Momentum of each parameter that has one; zeros while it is frozen.
+        average: Moving average of weights and statistics; empty if there is none.
     """
 
     weights: dict[str, Tensor]
@@ -111,7 +103,7 @@ class State:
             for name, weight in weights.items()
             if config.optim.momentum or (config.optim.name == "muon" and weight.ndim == 4)
         }
-        assert kept.keys() <= with_momentum, "a momentum without use"
+        assert kept.keys() <= with_momentum, "an unused momentum"
         return cls(
             weights,
             _doubled(dict(model.named_buffers())),
@@ -123,7 +115,7 @@ class State:
         self, config: Config, pixels: Tensor, labels: list[int], *, step: int, bits: int | None = None,
         mean: list[float] = MEAN, std: list[float] = STD,
     ) -> Reference:  # fmt: skip
-        """A reference run that continues from these numbers after some steps."""
+        """A reference run that continues from this state at a step."""
         momenta = {name: torch.zeros_like(weight) for name, weight in self.weights.items()} | self.momenta
         return Reference(
             config=config, pixels=pixels, labels=labels, mean=mean, std=std, quantile=drawn_quantile, weights=dict(self.weights),
@@ -137,7 +129,7 @@ def _doubled(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 class Trained:
-    """The trainer's step, optimizer, average and batches over a narrow network with random weights, statistics and momenta."""
+    """The trainer's step, optimizer, average and batches, with a narrow network of random state."""
 
     def __init__(
         self, config: Config, pixels: Tensor, labels: list[int], numerics: Numerics, layers: tuple[int, ...]
@@ -160,7 +152,7 @@ class Trained:
         self.metrics = torch.zeros(3)
 
     def take_step(self, step: int, *, frozen: int) -> None:
-        """Do a step of the run, counted from 0, as the loop does."""
+        """Take a step of the run, counted from 0, as in the loop."""
         epoch, within = divmod(step, self.schedule.steps_per_epoch)
         self.train_step.prepare(frozen)
         batch = next(iter(self.batches.epoch(epoch, within)))
@@ -170,12 +162,12 @@ class Trained:
             self.ema.update(step + 1)
 
     def state(self) -> State:
-        """Its state."""
+        """A copy of the state."""
         return State.of(self.config, self.model, self.optimizer, self.ema)
 
 
 def shake(model: nn.Module, seed: int) -> None:
-    """Give all vectors of a model random values that are neither 0 nor 1."""
+    """Randomise all vectors of a model, so that none is 0 or 1 throughout."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, tensor in model.state_dict().items():

@@ -1,4 +1,4 @@
-"""A training run in float64, step by step: batches, images, losses, gradients, updates, average of the weights."""
+"""A training run in float64: batches, images, losses, gradients, updates, average of the weights."""
 
 from __future__ import annotations
 
@@ -17,26 +17,24 @@ from trainer.data.draws import Stream, balanced_order, draw, epoch_order
 
 @dataclass(kw_only=True)
 class Reference:
-    """A run.
+    """A reference run.
 
     Attributes:
-        config: Configuration.
         pixels: Training images, uint8 (M, H, W, C).
-        labels: Their labels.
         mean: Mean of the pixels by channel, 0 to 1.
         std: Standard deviation of the pixels by channel.
         quantile: Quantile of the shares of mixed images.
         weights: Parameters by name.
         statistics: Running means and variances of batch norm by name.
         momenta: Momentum by the name of its parameter.
-        average: Moving average of weights and statistics by name; empty when none is kept.
+        average: Moving average of weights and statistics by name; empty if there is none.
         bits: As `Network.bits`.
-        edits: Factors of the learning rate, each with the step from which it applies.
-        step: Steps done.
-        loss: Mean loss of the newest step.
-        top1: Share of its images that were recognised.
+        edits: Factors of the learning rate with the steps from which they apply.
+        step: Number of completed steps.
+        loss: Mean loss of the last step.
+        top1: Training accuracy of the last step.
         margin: Distance of the nearest jump of a gradient in all steps (`Network.margins`).
-        spread: Largest enlargement of rounding in all steps (`Network.spreads`).
+        spread: Largest amplification of rounding in all steps (`Network.spreads`).
     """
 
     config: Config
@@ -59,7 +57,7 @@ class Reference:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps of an epoch; the last one may have fewer images, but two in each micro-batch."""
+        """Steps per epoch; the last one may have fewer images, but at least two in each micro-batch."""
         batch_size, images = self.config.data.batch_size, len(self.labels)
         whole = images // batch_size
         rest = images - whole * batch_size
@@ -67,7 +65,7 @@ class Reference:
         return whole + 1 if takes_rest else whole
 
     def take_step(self, *, frozen: int) -> None:
-        """Do the next step of the run, with the first stages frozen."""
+        """Take the next step of the run, with the first stages frozen."""
         epoch = self.step // self.steps_per_epoch
         first = self.step % self.steps_per_epoch * self.config.data.batch_size
         order = self._order(epoch)[first : first + self.config.data.batch_size]
@@ -105,7 +103,7 @@ class Reference:
         trained = {
             name: weight.clone().requires_grad_(stage_of(name) >= frozen) for name, weight in self.weights.items()
         }
-        keep = KEEP ** (1 / len(parts))  # a step moves the statistics as far as one of a single part
+        keep = KEEP ** (1 / len(parts))  # the statistics change as in a step of a single part
         network = Network(trained, self.statistics, self.config.model.stem, frozen, keep, self.bits)
         features = torch.cat([network.features(images[part]) for part in parts])
         logits = network.logits(features, self._dropout(positions, epoch))
@@ -121,7 +119,7 @@ class Reference:
         return dict(zip(names, gradients, strict=True))
 
     def _images(self, order: list[int], positions: list[int], epoch: int) -> tuple[Tensor, Tensor]:
-        """Images (N, C, H, W) and the share of each one's own label (N,); each is mixed with the one before it."""
+        """Images (N, C, H, W) and the shares of their own labels (N,); each is mixed with the previous one."""
         draws = [Draws(self.config.run.seed, epoch, position) for position in positions]
         images = [
             training_image(self.pixels[row], row, drawn, self.config.data, self.mean, self.std)
@@ -135,7 +133,7 @@ class Reference:
         return torch.stack(images), torch.tensor(shares, dtype=torch.float64)
 
     def _dropout(self, positions: list[int], epoch: int) -> Tensor | None:
-        """Mask of the features: dropped ones 0, the others scaled so that the mean stays (inverted dropout)."""
+        """Mask of the features: dropped ones 0, the others scaled to keep the mean (inverted dropout)."""
         rate, features = self.config.model.dropout, self.weights["fc.weight"].shape[1]
         if not rate:
             return None

@@ -1,1 +1,1 @@
-"""Helpers of the tests and of the benchmarks."""
+"""Helpers for tests and benchmarks."""

@@ -1,4 +1,4 @@
-"""Canned runs for the dashboard: what a trainer would have logged, without one."""
+"""Canned runs for the dashboard: events as a trainer would log them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CLASSES = ["airplane", "[red]cat[/]", "ev\x1b[2Jil", "dog", "漢字"]
 
 
 class CannedSource:
-    """Hands out lines that a test adds."""
+    """A source of log lines that a test fills."""
 
     def __init__(self, *events: Event) -> None:
         self._seq = 0
@@ -24,19 +24,19 @@ class CannedSource:
         self.add(*events)
 
     def add(self, *events: Event) -> None:
-        """Events that the dashboard reads next."""
+        """Add events that the dashboard reads next."""
         for event in events:
             self._lines.append(encode(Record(seq=self._seq, time=START + self._seq, event=event)))
             self._seq += 1
 
     def read(self) -> list[bytes]:
-        """New lines."""
+        """Return the lines added since the last call."""
         lines, self._lines = self._lines, []
         return lines
 
 
 class Recorder:
-    """A control port that keeps what it is sent."""
+    """A control port that records the commands it is sent."""
 
     hint = ""
     can_control = True
@@ -47,7 +47,7 @@ class Recorder:
         self.sent: list[Command] = []
 
     def send(self, command: Command) -> None:
-        """Keep a command."""
+        """Record a command."""
         self.sent.append(command)
 
     def refresh(self) -> None:
@@ -58,14 +58,14 @@ class Recorder:
 
 
 def opened() -> Opened:
-    """A run called `demo`."""
+    """The opening of a run called `demo`."""
     return Opened(
         run="demo", directory="runs/demo", pid=1, host="box", resume=False, config={"eval": {"every_epochs": 1}}
     )
 
 
 def started(classes: list[str] | None = None, epochs: int = 10) -> Started:
-    """Ten epochs of a hundred steps."""
+    """The start of a run with 100 steps per epoch."""
     total = epochs * 100
     steps = [float(step) for step in range(0, total, 10)]
     return Started(
@@ -77,7 +77,7 @@ def started(classes: list[str] | None = None, epochs: int = 10) -> Started:
 
 
 def steps(first: int, count: int = 100) -> Steps:
-    """Steps of a loss that falls."""
+    """Steps with falling loss."""
     numbers = range(first, first + count)
     return Steps(
         first_step=first, loss=[2.3 * math.exp(-n / 300) + 0.05 * (n % 7) for n in numbers],
@@ -87,12 +87,12 @@ def steps(first: int, count: int = 100) -> Steps:
 
 
 def diverged(checkpoint: str = "step-00000100.safetensors") -> Diverged:
-    """A run that is held after ten bad steps."""
+    """A run held after ten non-finite steps."""
     return Diverged(step=310, in_a_row=10, checkpoint=checkpoint)
 
 
 def evaluated(epoch: int, classes: int = len(CLASSES), *, best: bool = True) -> Evaluated:
-    """Evaluations that rise; what is not recognised is taken for the next two classes, for the first of them twice as often."""
+    """An evaluation, better with each epoch; mistakes go to the next two classes, twice as often to the first of them."""
     correct = [min(100, 10 * epoch + 5 * label) for label in range(classes)]
     confusions = [_confusions(label, 100 - right, classes) for label, right in enumerate(correct)]
     predicted = list(correct)
@@ -106,12 +106,7 @@ def evaluated(epoch: int, classes: int = len(CLASSES), *, best: bool = True) -> 
 
 
 def layers(epoch: int, *, frozen: int = 0) -> LayersMeasured:
-    """Layers whose gradients shrink as the epochs pass.
-
-    Args:
-        epoch: Number, from 1.
-        frozen: How many layers are, from the image.
-    """
+    """Statistics of layers whose gradients grow with the epoch (from 1); the first `frozen` layers have none."""
     names = [f"layer{stage}.{block}.conv{conv}" for stage in range(1, 5) for block in (0, 1) for conv in (1, 2)]
     names = ["conv1", *names, "fc"]
     count = len(names)
@@ -132,7 +127,7 @@ def _confusions(label: int, wrong: int, classes: int) -> list[int]:
 
 
 def training_run(epochs: int = 3, classes: list[str] | None = None) -> CannedSource:
-    """A run in the middle of its life."""
+    """A run in training."""
     source = CannedSource(opened(), started(classes), StateChanged(state="training"))
     number = len(classes) if classes else len(CLASSES)
     for epoch in range(1, epochs + 1):

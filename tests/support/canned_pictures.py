@@ -1,4 +1,4 @@
-"""Pictures that a canned run has kept."""
+"""Picture sheets of a canned run."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def tile(colour: tuple[int, int, int]) -> NDArray[np.uint8]:
 
 
 def with_pictures(run_dir: RunDir, confidence: float = 0.98) -> CannedSource:
-    """A run that has kept pictures of both kinds."""
-    told = {
+    """A canned run with sheets of mistakes and of training images."""
+    caption = {
         "class": "[red]cat[/]",
         "predicted": "dog",
         "confidence": confidence,
         "name": "cat/a_\x1b[2Jlong_name_of_a_file.png",
     }
-    sheet = Sheet(pixels_NHWC=np.stack([tile((255, 0, 0)), tile((0, 0, 255))]), captions=[told, told])
+    sheet = Sheet(pixels_NHWC=np.stack([tile((255, 0, 0)), tile((0, 0, 255))]), captions=[caption, caption])
     write_sheet(run_dir.mistakes("test"), sheet)
     mixed = {"class": "dog", "name": "image 7", "mixed_with": "airplane", "share": 0.7}
     write_sheet(

@@ -15,7 +15,7 @@ _REQUIRED: dict[str, Any] = {
     "step": 1, "epoch": 0, "epoch_step": 1, "epoch_sums": {}, "evaluation_due": False, "lr_edits": [], "best_accuracy": None,
     "best_step": -1, "last_evaluation": None,
 }  # fmt: skip
-"""Fields that every checkpoint has, also the oldest."""
+"""Fields of every checkpoint, even the oldest."""
 
 
 def checkpoint_of(tensors: dict[str, Tensor], **meta: Any) -> Checkpoint:

@@ -1,4 +1,4 @@
-"""Compares a run that is stopped inside an epoch several times with one that is never stopped."""
+"""Compares a run that is stopped several times inside epochs with an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -20,16 +20,12 @@ from trainer.session.session import TrainingSession
 
 
 def check_that_stops_change_no_bit(config: Config, runs_dir: Path, *, stops: int = 3) -> None:
-    """Train twice to the end, once with stops; everything in the last checkpoints and in the logs must be equal.
-
-    Raises:
-        AssertionError: Where it is not.
-    """
+    """Train to the end twice, once with stops, and assert that the last checkpoints and the logs are equal."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(2)  # whose sums could come in any order
+    torch.set_num_threads(2)  # the order of sums could differ
     try:
         _check(config, runs_dir, stops)
-    finally:  # else every later test of this process would compute in another order, and in each other's way
+    finally:  # else it applies to every later test of this process
         torch.use_deterministic_algorithms(False)
         torch.set_num_threads(threads)
 
@@ -66,7 +62,7 @@ def _train_with_stops(config: Config, runs_dir: Path, stops: list[int]) -> RunDi
 
 @contextmanager
 def _stopped_before(step: int) -> Iterator[None]:
-    """A run of this process is asked to stop when it has done so many steps, as a signal asks it."""
+    """Stop a run of this process, as SIGTERM does, once it has done `step` steps."""
     poll = TrainingSession.poll
 
     def stopping(session: TrainingSession, evaluating: float | None = None) -> None:

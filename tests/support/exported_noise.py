@@ -1,4 +1,4 @@
-"""A linear model of three classes of noise, as something to export, and an onnxruntime whose answers can be off."""
+"""A linear model of three classes of noise to export, and a stand-in for onnxruntime whose answers can be wrong."""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ from trainer.session import export_run as command
 
 HELD_OUT, TRAIN, SIDE, CLASSES = 200, 100, 8, 3
 MEAN, STD = [0.1, 0.2, 0.3], [0.5, 0.25, 0.125]
-CALLS = 7
-"""Batches of 1, 2, 7, and 256 images as four of 64."""
+CALLS = 7  # batches of 1, 2, 7, and 256 images as four of 64
 QUIET: Callable[..., None] = lambda *_, **__: None  # noqa: E731
 
 
@@ -47,10 +46,10 @@ def images(count: int, seed: int) -> ResidentSplit:
     return ResidentSplit(pixels, torch.arange(count) % CLASSES)
 
 
-def made(
+def noise_subject(
     *, held_out: int = HELD_OUT, scale: float = 0.05, bias: tuple[float, ...] = (0.0,) * CLASSES, embed: bool = False
 ) -> ExportedModel:
-    """Two splits of noise and a linear model, whose logits are its bias where `scale` is 0."""
+    """Two splits of noise and a linear model; with `scale` 0 its logits are its bias."""
     weight_KD = scale * torch.randn(CLASSES, SIDE * SIDE * 3, generator=torch.Generator().manual_seed(0))
     splits = {"train": images(TRAIN, 1), "val": images(held_out, 2)}
     return ExportedModel(
@@ -63,10 +62,10 @@ def made(
     )  # fmt: skip
 
 
-def by_hand(one: ExportedModel, pixels_NHWC: Tensor) -> Tensor:
-    """The model's logits in float64."""
+def reference_logits(subject: ExportedModel, pixels_NHWC: Tensor) -> Tensor:
+    """The model's logits, computed in float64."""
     scaled = (pixels_NHWC.double() / 255 - torch.tensor(MEAN).double()) / torch.tensor(STD).double()
-    state = {name: value.double() for name, value in one.model.state_dict().items()}
+    state = {name: value.double() for name, value in subject.model.state_dict().items()}
     logits_NK: Tensor = scaled.permute(0, 3, 1, 2).flatten(1) @ state["fc.weight"].T + state["fc.bias"]
     return logits_NK
 
@@ -74,12 +73,12 @@ def by_hand(one: ExportedModel, pixels_NHWC: Tensor) -> Tensor:
 Fault = Callable[[int, NDArray[np.float32]], NDArray[np.float32]]
 
 
-def none(_call: int, answers_NK: NDArray[np.float32]) -> NDArray[np.float32]:
+def no_fault(_call: int, answers_NK: NDArray[np.float32]) -> NDArray[np.float32]:
     return answers_NK
 
 
-def off(call: int, row: int, label: int, by: float) -> Fault:
-    """One element of the answers of one call is off by so much."""
+def error_at(call: int, row: int, label: int, by: float) -> Fault:
+    """A fault that adds `by` to one element of the answers of one call."""
 
     def fault(now: int, answers_NK: NDArray[np.float32]) -> NDArray[np.float32]:
         if now == call:
@@ -91,11 +90,11 @@ def off(call: int, row: int, label: int, by: float) -> Fault:
 
 
 class Session:
-    """Stands in for onnxruntime: answers as the model does, but for a fault."""
+    """Stands in for an onnxruntime session: the model's answers with a fault in them."""
 
-    def __init__(self, one: ExportedModel, fault: Fault = none) -> None:
+    def __init__(self, subject: ExportedModel, fault: Fault = no_fault) -> None:
         self.fed: list[NDArray[Any]] = []
-        self._one, self._fault = one, fault
+        self._one, self._fault = subject, fault
 
     def get_inputs(self) -> list[SimpleNamespace]:
         return [SimpleNamespace(name="pixels" if self._one.embed else "input")]
@@ -105,11 +104,13 @@ class Session:
         self.fed.append(given)
         batch = torch.from_numpy(given)
         with torch.no_grad():
-            answers = by_hand(self._one, batch).softmax(1).float() if self._one.embed else self._one.model(batch)
+            answers = (
+                reference_logits(self._one, batch).softmax(1).float() if self._one.embed else self._one.model(batch)
+            )
         return [self._fault(len(self.fed) - 1, answers.numpy())]
 
 
-def an_export(one: ExportedModel, tmp_path: Path, *, said: list[Event] | None = None) -> command._Export:
+def make_export(subject: ExportedModel, tmp_path: Path, *, published: list[Event] | None = None) -> command._Export:
     run_dir = RunDir(tmp_path)
     run_dir.export.mkdir(exist_ok=True)
-    return command._Export(run_dir, one, (), QUIET if said is None else said.append)
+    return command._Export(run_dir, subject, (), QUIET if published is None else published.append)

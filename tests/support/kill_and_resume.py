@@ -1,4 +1,4 @@
-"""Kills trainers at random moments and resumes their runs, and compares what they end with against a run that was left alone."""
+"""Kills trainers at random moments, resumes their runs, and compares the final states with an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -28,27 +28,23 @@ from trainer.run.view.fold import apply
 from trainer.run.view.run_view import RunView
 
 _LONGEST_LIFE_S = 9.0
-
-
 _END_S = 300.0
-
-
 _COMPARED = (
     "step", "epoch", "epoch_step", "epoch_sums", "evaluation_due", "lr_edits", "best_accuracy", "best_loss",
     "best_step", "unfrozen_by_key", "improved_step", "last_evaluation", "classes", "fingerprint", "mean", "std",
 )  # fmt: skip
-"""Of a checkpoint's metadata, what the training decides."""
+"""The metadata of a checkpoint that training determines."""
 
 
 @dataclass
 class Findings:
-    """What the kills have shown.
+    """Results of the kills.
 
     Attributes:
-        kills: Number by what the run was doing.
-        runs: Number of runs that reached their end.
+        kills: Number of kills by the run's activity.
+        runs: Number of completed runs.
         lost_steps: After each kill, the steps between the last one in the log and the newest checkpoint.
-        broken: Promises that were not kept.
+        broken: Violated promises.
     """
 
     kills: Counter[str] = field(default_factory=Counter)
@@ -61,36 +57,36 @@ def kill_and_resume(
     run: Sequence[str], folder: Path, *, kills: int, seed: int, longest_life_s: float = _LONGEST_LIFE_S,
     from_first_step: bool = False,
 ) -> Findings:  # fmt: skip
-    """Kill runs until there were so many kills, and let the last one end.
+    """Kill and resume runs until there were `kills` kills, then let the last run end.
 
     Args:
-        run: Configuration and overrides of the command `python -m trainer`.
-        folder: For the runs.
-        kills: How many.
+        run: Configuration and overrides for `python -m trainer`.
+        folder: Folder of the runs.
+        kills: Number of kills.
         seed: Seed of the moments of the kills.
-        longest_life_s: No process lives longer, unless it ends its run or is to die while it writes a checkpoint.
-        from_first_step: A life begins with the first step of the process, and not with its start.
+        longest_life_s: Longest life of a process that is not to be killed while it writes a checkpoint.
+        from_first_step: Count a life from the first step of the process instead of its start.
     """
     moments = random.Random(seed)
     reference = RunDir(folder / "reference")
-    found = Findings()
-    _to_the_end([*run, "--name", reference.name, "--runs-dir", str(folder)], found)
-    while sum(found.kills.values()) < kills:
-        killed = RunDir(folder / f"killed-{found.runs}")
+    findings = Findings()
+    _to_the_end([*run, "--name", reference.name, "--runs-dir", str(folder)], findings)
+    while sum(findings.kills.values()) < kills:
+        killed = RunDir(folder / f"killed-{findings.runs}")
         arguments = [*run, "--name", killed.name, "--runs-dir", str(folder)]
-        while sum(found.kills.values()) < kills:
+        while sum(findings.kills.values()) < kills:
             moment = _Moment(moments.uniform(0.2, longest_life_s), moments.random() < 0.3, from_first_step)
-            if not _kill_once(arguments, killed, moment, found):
+            if not _kill_once(arguments, killed, moment, findings):
                 break
             if killed.events.exists():
                 arguments = ["--resume", str(killed.path)]
             elif killed.path.exists():
-                shutil.rmtree(killed.path)  # no run yet; its name is to be free for the next attempt
+                shutil.rmtree(killed.path)  # no run yet; frees its name for the next attempt
         if not _ended(killed):
-            _to_the_end(arguments, found)
-        _compare(reference, killed, found)
-        found.runs += 1
-    return found
+            _to_the_end(arguments, findings)
+        _compare(reference, killed, findings)
+        findings.runs += 1
+    return findings
 
 
 def _process(arguments: Sequence[str]) -> subprocess.Popen[bytes]:
@@ -99,18 +95,18 @@ def _process(arguments: Sequence[str]) -> subprocess.Popen[bytes]:
     )
 
 
-def _to_the_end(arguments: Sequence[str], found: Findings) -> None:
+def _to_the_end(arguments: Sequence[str], findings: Findings) -> None:
     process = _process(arguments)
     try:
         code = process.wait(_END_S)
     finally:
         process.kill()
     if code:
-        found.broken.append(f"{' '.join(arguments)} ended with {code}")
+        findings.broken.append(f"{' '.join(arguments)} ended with {code}")
 
 
 def _half_written(run: RunDir) -> set[tuple[int, int]]:
-    """The checkpoints that lie under a temporary name, by file and time: one that an earlier kill left is not written now."""
+    """Checkpoints under temporary names, by inode and time, to distinguish those that an earlier kill left."""
     files = set()
     for path in run.checkpoints.glob(".*.tmp"):
         with contextlib.suppress(FileNotFoundError):
@@ -121,12 +117,11 @@ def _half_written(run: RunDir) -> set[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class _Moment:
-    """When a process is killed.
+    """The moment at which a process is killed.
 
     Attributes:
-        life_s: Seconds after its start.
-        half_written: As soon as a checkpoint is half written instead.
-        from_first_step: The life begins with the first step.
+        life_s: Seconds after its start, or after its first step with `from_first_step`.
+        half_written: Kill it as soon as a checkpoint is half written instead.
     """
 
     life_s: float
@@ -134,8 +129,8 @@ class _Moment:
     from_first_step: bool
 
 
-def _kill_once(arguments: Sequence[str], run: RunDir, moment: _Moment, found: Findings) -> bool:
-    """Start a process and kill it; whether there was one left to kill."""
+def _kill_once(arguments: Sequence[str], run: RunDir, moment: _Moment, findings: Findings) -> bool:
+    """Start a process and kill it; False if it ended before."""
     log, left = LogReader(run.events), _half_written(run)
     before = sum(map(len, iter(log.read, [])))
     process = _process(arguments)
@@ -150,17 +145,17 @@ def _kill_once(arguments: Sequence[str], run: RunDir, moment: _Moment, found: Fi
         time.sleep(0.002)
     if process.poll() is not None:
         if process.returncode != 0:
-            found.broken.append(f"{run.name}: {' '.join(arguments)} ended with {process.returncode}")
+            findings.broken.append(f"{run.name}: {' '.join(arguments)} ended with {process.returncode}")
         return False
     process.kill()
     process.wait()
     half = bool(_half_written(run) - left)
-    found.kills[_inspect(run, before, found) + (", checkpoint half written" if half else "")] += 1
+    findings.kills[_inspect(run, before, findings) + (", checkpoint half written" if half else "")] += 1
     return True
 
 
-def _inspect(run: RunDir, before: int, found: Findings) -> str:
-    """Check a killed run's directory; returns what the run was doing."""
+def _inspect(run: RunDir, before: int, findings: Findings) -> str:
+    """Check a killed run's directory; returns the run's activity when it was killed."""
     if not run.events.exists():
         return "before its log began"
     records = list(LogReader(run.events).records())
@@ -173,33 +168,33 @@ def _inspect(run: RunDir, before: int, found: Findings) -> str:
         try:
             read_checkpoint(folder.at(step))
         except DamagedCheckpointError as error:
-            found.broken.append(f"half written under its final name: {error}")
+            findings.broken.append(f"half written under its final name: {error}")
     newest = max(folder.steps(), default=0)
     saved = [record.event.step for record in records if isinstance(record.event, CheckpointSaved)]
     if saved and newest < saved[-1]:
-        found.broken.append(f"{run.name}: step {saved[-1]} was reported as saved, the newest checkpoint is {newest}")
+        findings.broken.append(f"{run.name}: step {saved[-1]} was reported as saved, the newest checkpoint is {newest}")
     latest = folder.pointer("latest")
     if saved and (latest is None or latest.name < file_name(saved[-1])):
-        found.broken.append(f"{run.name}: latest points to {latest}, step {saved[-1]} was reported as saved")
-    _check_tables(run, found)
-    found.lost_steps.append(max(view.step - newest, 0))
+        findings.broken.append(f"{run.name}: latest points to {latest}, step {saved[-1]} was reported as saved")
+    _check_tables(run, findings)
+    findings.lost_steps.append(max(view.step - newest, 0))
     if len(records) <= before:
         return "before it wrote anything"
     return view.state.value + (" after a resume" if resumed else "")
 
 
-def _check_tables(run: RunDir, found: Findings) -> None:
-    """Look for anything else that is half written under its final name."""
+def _check_tables(run: RunDir, findings: Findings) -> None:
+    """Check that no other file is half written under its final name."""
     try:
         read_run_config(run)
         if run.results.exists():
             rows = list(csv.reader(run.results.read_text().splitlines(), strict=True))
             if len({len(row) for row in rows}) != 1:
-                found.broken.append(f"{run.results}: its rows have different lengths")
+                findings.broken.append(f"{run.results}: its rows have different lengths")
         for table in run.evaluation.glob("*/*.csv"):
             list(csv.reader(table.read_text().splitlines(), strict=True))
     except (R18Error, csv.Error, UnicodeDecodeError) as error:
-        found.broken.append(f"half written under its final name: {error}")
+        findings.broken.append(f"half written under its final name: {error}")
 
 
 def _ended(run: RunDir) -> bool:
@@ -209,8 +204,8 @@ def _ended(run: RunDir) -> bool:
     return view.finish is not None and view.finish.reason == "completed"
 
 
-def _compare(reference: RunDir, killed: RunDir, found: Findings) -> None:
-    """Hold a run that was killed against the one that was not: weights, momentum, statistics, and what was logged."""
+def _compare(reference: RunDir, killed: RunDir, findings: Findings) -> None:
+    """Compare a killed run with the uninterrupted one: weights, momentum, statistics and logged values."""
     views = []
     for run in (reference, killed):
         view = RunView()
@@ -228,4 +223,4 @@ def _compare(reference: RunDir, killed: RunDir, found: Findings) -> None:
         if getattr(views[0], name) != getattr(views[1], name):
             different.append(f"logged {name}")
     if different:
-        found.broken.append(f"{killed.name} differs from the run that nobody touched: {', '.join(different[:8])}")
+        findings.broken.append(f"{killed.name} differs from the uninterrupted run: {', '.join(different[:8])}")

@@ -1,4 +1,4 @@
-"""Logs with something wrong in them, made from a seed, and every reader of a log held against them."""
+"""Random damage to logs, and every reader of a log to try on them."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ _ODD: list[Any] = [
 
 
 def history() -> list[Event]:
-    """A run in which everything happens that a log can hold."""
+    """A run with every kind of event."""
     config: dict[str, dict[str, Any]] = {
         "eval": {"every_epochs": 1}, "checkpoint": {"every_s": 60.0}, "optim": {"lr": 0.1, "name": "sgd"},
         "data": {"image_size": 32, "progressive": [[16, 1]]}, "schedule": {"name": "linear"},
@@ -127,24 +127,26 @@ def lines() -> list[bytes]:
 
 
 def mutated(seed: int) -> list[bytes]:
-    """The lines of `history`, or its beginning, with one to sixteen of them damaged: text, keys, or values at any depth."""
+    """The lines of `history`, or its beginning, with one to sixteen damages: to text, keys, or values at any depth."""
     draw = random.Random(seed)
-    found = lines()
-    found = found[: draw.choice([len(found), draw.randrange(3, len(found))])]
+    damaged = lines()
+    damaged = damaged[: draw.choice([len(damaged), draw.randrange(3, len(damaged))])]
     for _ in range(draw.choice([1, 2, 4, 8, 16])):
-        place = draw.randrange(len(found))
-        line = found[place]
+        place = draw.randrange(len(damaged))
+        line = damaged[place]
         kind = draw.choice(["text", "twice", "swap", *["value"] * 6])
         if kind == "text":
-            found[place] = draw.choice([line[: draw.randrange(len(line))], b"\xff\x00", b"[1]", b"null", b"{}"]) + b"\n"
+            damaged[place] = (
+                draw.choice([line[: draw.randrange(len(line))], b"\xff\x00", b"[1]", b"null", b"{}"]) + b"\n"
+            )
         elif kind == "twice":
-            found.insert(draw.randrange(len(found)), line)
+            damaged.insert(draw.randrange(len(damaged)), line)
         elif kind == "swap":
-            other = draw.randrange(len(found))
-            found[place], found[other] = found[other], line
+            other = draw.randrange(len(damaged))
+            damaged[place], damaged[other] = damaged[other], line
         else:
-            found[place] = _with_damage(line, draw)
-    return found
+            damaged[place] = _with_damage(line, draw)
+    return damaged
 
 
 def _with_damage(line: bytes, draw: random.Random) -> bytes:
@@ -175,7 +177,7 @@ def _with_damage(line: bytes, draw: random.Random) -> bytes:
 
 
 class _Sink:
-    """A tracker that uses what it is told, and keeps nothing."""
+    """A tracker that checks what it is given and keeps nothing."""
 
     def scalars(self, values: Mapping[str, float], *, step: int, time: float) -> None:
         assert all(isinstance(value, int | float) for value in values.values())
@@ -203,18 +205,14 @@ PANES: tuple[type[Pane], ...] = (
     AccuracyPane, ClassPane, ClassTable, CompactPane, ConfusionPane, EventsPane, FailurePane, Header, LayersPane, LossPane,
     LrPane, MemoryPane, NetworkPane, SparkPane, TimePane, WorstPane,
 )  # fmt: skip
-"""Every pane that shows a log: those of pictures show other files."""
+"""Every pane that shows a log; picture panes show other files."""
 
 
 def read_everywhere(run_dir: RunDir) -> int:
-    """Let every reader of one log read a run, all but the list.
-
-    Returns:
-        How many lines were left out.
-    """
+    """Read a run with every reader of a single log; returns the number of skipped lines."""
     view, follower = RunView(), LogReader(run_dir.events)
-    while found := follower.read():
-        replay(view, found)
+    while chunk := follower.read():
+        replay(view, chunk)
     scene = DisplayState(view=view, now=START + 1000, run_dir=run_dir, glyphs=UNICODE)
     for axis in ("epoch", "step", "time"):
         scene.axis = axis
@@ -232,8 +230,8 @@ def read_everywhere(run_dir: RunDir) -> int:
     return view.bad_records
 
 
-def write(run_dir: Path, found: list[bytes]) -> RunDir:
+def write(run_dir: Path, lines: list[bytes]) -> RunDir:
     """A run directory with a log of these lines."""
     run_dir.mkdir(parents=True)
-    (run_dir / "events.jsonl").write_bytes(b"".join(found))
+    (run_dir / "events.jsonl").write_bytes(b"".join(lines))
     return RunDir(run_dir)

@@ -1,7 +1,7 @@
 """Draws faults from mechanical operators, for `benchmarks.planted_faults`.
 
 Operators change comparisons, signs, constants, `and` and `or`, `not`, minima and maxima and the order of arguments, and delete
-statements: in the bodies of functions, but not in texts, messages, type hints and assertions.
+statements. They change function bodies, but not strings, messages, type hints and assertions.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ _OPPOSITE = {"min": "max", "max": "min", "amin": "amax", "amax": "amin", "minimu
 _UNORDERED = {"isinstance", "issubclass", "getattr", "hasattr", "setattr", "cast", *_OPPOSITE}
 """Functions whose arguments are not swapped: that changes nothing, or fails at once."""
 _WORDING = {"print", "warn", "warning", "debug", "info", "Warned", "NoteAdded", "printable", "progress"}
-"""Calls that only say something."""
+"""Calls that only produce messages."""
 _COMPOUND = (ast.If, ast.For, ast.While, ast.With, ast.AsyncFor, ast.AsyncWith, ast.Try, ast.Match)
-_LEFT_OUT = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Raise, ast.Assert)
+_SKIPPED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Raise, ast.Assert)
 
 
 def draw(sources: Mapping[str, str], *, number: int, seed: int) -> list[Fault]:
-    """Faults of mechanical operators: all operators about equally often, at most one fault in a function.
+    """Draw faults, with each operator about equally often and at most one fault per function.
 
-    The order depends on a hash of each possible fault alone, so most faults stay the same when other code changes.
+    They are ranked by a hash of each fault alone, so most of them stay the same when other code changes.
     """
     ranked: dict[str, list[tuple[str, Fault]]] = {}
     for module, source in sources.items():
@@ -62,7 +62,7 @@ def _fits(fault: Fault, sources: Mapping[str, str]) -> bool:
 
 
 def _mutations(function: Function) -> Iterator[tuple[str, str, str]]:
-    """What the operators make of a function: the operator's name, a piece of code, and the changed piece."""
+    """All changes of a function: the operator's name, a piece of code, and the changed piece."""
     if function.name in ("__str__", "__repr__"):
         return
     for unit in _units(function.body):
@@ -70,7 +70,7 @@ def _mutations(function: Function) -> Iterator[tuple[str, str, str]]:
             yield "deleted", ast.unparse(unit), "pass"
         for node in _parts(unit):
             for operator, changed in _changes(node):
-                # A copy in which only this node is another one.
+                # The memo makes a copy in which only this node is replaced.
                 yield operator, ast.unparse(unit), ast.unparse(copy.deepcopy(unit, {id(node): changed}))
 
 
@@ -84,12 +84,12 @@ def _units(body: list[ast.stmt]) -> Iterator[ast.AST]:
             yield from _units([child for child in children if isinstance(child, ast.stmt)])
             for child in children:
                 yield from _units(child.body if isinstance(child, (ast.ExceptHandler, ast.match_case)) else [])
-        elif not isinstance(statement, _LEFT_OUT):
+        elif not isinstance(statement, _SKIPPED):
             yield statement
 
 
 def _is_deletable(unit: ast.AST) -> bool:
-    """Whether a statement sets an attribute or calls what does not only say something."""
+    """Whether a statement sets an attribute or makes a call that does more than produce a message."""
     if isinstance(unit, ast.Expr):
         return isinstance(unit.value, ast.Call) and _called(unit.value) not in _WORDING
     targets = unit.targets if isinstance(unit, ast.Assign) else [getattr(unit, "target", None)]
@@ -101,7 +101,7 @@ def _called(call: ast.Call) -> str:
 
 
 def _parts(node: ast.AST) -> Iterator[ast.AST]:
-    """A node and what is in it, without texts and type hints."""
+    """A node and its descendants, without messages and type hints."""
     yield node
     for name, value in ast.iter_fields(node):
         for child in value if isinstance(value, list) else [value]:
@@ -136,7 +136,7 @@ def _changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
 
 
 def _is_text(node: ast.AST) -> bool:
-    """Whether a node is surely no number."""
+    """Whether a node is certainly not a number."""
     return isinstance(node, (ast.JoinedStr, ast.List, ast.Tuple)) or (
         isinstance(node, ast.Constant) and isinstance(node.value, str)
     )

@@ -1,7 +1,7 @@
 """Plants faults in the source of a module, for `benchmarks.planted_faults`.
 
-A fault names a function, an expression or statement in it, and what takes its place. Code is compared as syntax trees, so a
-fault is still found after its function was formatted anew or moved, as long as the changed piece itself is the same.
+A fault names a function, an expression or statement in it, and its replacement. Code is compared as syntax trees, so a fault
+still applies after its function was reformatted or moved, as long as the changed piece itself is the same.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class Fault:
     """A change of one piece of code.
 
     Attributes:
-        name: Short and unique.
-        function: Module, class and function with dots between: `trainer.training.sgd.Sgd.step`.
+        name: Short, unique name.
+        function: Dotted name with module and class: `trainer.training.sgd.Sgd.step`.
         old: One expression or one statement of the function.
         new: The code in its place; `pass` deletes a statement.
     """
@@ -34,10 +34,9 @@ class Fault:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a fault goes.
+    """The place of a fault.
 
     Attributes:
-        module: Dotted name.
         lines: Line numbers of the statement, or of the header of a compound statement.
         source: The module's source with the fault in it.
     """
@@ -48,7 +47,7 @@ class Place:
 
 
 class NotPlacedError(Exception):
-    """The code that a fault changes is not there, or is there more than once."""
+    """The code that a fault changes is missing or occurs more than once."""
 
 
 def read_sources(root: Path, packages: Collection[str]) -> dict[str, str]:
@@ -58,11 +57,7 @@ def read_sources(root: Path, packages: Collection[str]) -> dict[str, str]:
 
 
 def place(fault: Fault, sources: Mapping[str, str]) -> Place:
-    """Plant a fault: in the function that it names, else in one of the same name elsewhere.
-
-    Raises:
-        NotPlacedError: When no such function has the old code exactly once.
-    """
+    """Plant a fault in the function that it names, or in one of that name elsewhere; NotPlacedError if the code is not unique."""
     last = fault.function.rsplit(".", 1)[-1]
     own: list[tuple[str, Function, ast.expr | ast.stmt]] = []
     others: list[tuple[str, Function, ast.expr | ast.stmt]] = []
@@ -71,8 +66,8 @@ def place(fault: Fault, sources: Mapping[str, str]) -> Place:
             continue
         for name, function in functions_of(ast.parse(source)):
             if name.rsplit(".", 1)[-1] == last:
-                found = [(module, function, node) for node in _equal_nodes(function, fault)]
-                (own if f"{module}.{name}" == fault.function else others).extend(found)
+                nodes = [(module, function, node) for node in _equal_nodes(function, fault)]
+                (own if f"{module}.{name}" == fault.function else others).extend(nodes)
     chosen = own or others
     if len(chosen) != 1:
         raise NotPlacedError(f"`{fault.old}` is {len(chosen)} times in functions called {last}")
@@ -99,7 +94,7 @@ def _parsed(code: str) -> ast.expr | ast.stmt:
 
 
 def _equal_nodes(function: Function, fault: Fault) -> Iterator[ast.expr | ast.stmt]:
-    """Nodes that are the same code as a fault's old one: statements where the new code is a statement."""
+    """Nodes equal to a fault's old code; statements where the new code is a statement."""
     whole = isinstance(_parsed(fault.new), ast.stmt)
     wanted = ast.parse(fault.old).body[0] if whole else _parsed(fault.old)
     for node in ast.walk(function):
@@ -108,7 +103,7 @@ def _equal_nodes(function: Function, fault: Fault) -> Iterator[ast.expr | ast.st
 
 
 def _lines_of(function: Function, node: ast.expr | ast.stmt) -> range:
-    """Lines that run when a node does: its statement's, without the body of a compound one."""
+    """Lines of a node's statement, without the body of a compound one."""
     around = [
         statement
         for statement in ast.walk(function)
@@ -125,7 +120,7 @@ def _last(node: ast.expr | ast.stmt) -> int:
 
 
 def _spliced(source: str, node: ast.expr | ast.stmt, new: str) -> str:
-    """Source with other code at a node's place, in parentheses where it is an expression."""
+    """Source with a node replaced by other code, in parentheses where it is an expression."""
     data = source.encode()  # columns count bytes
     starts = [0, *itertools.accumulate(len(line) for line in data.splitlines(keepends=True))]
     begin = starts[node.lineno - 1] + node.col_offset

@@ -1,4 +1,4 @@
-"""A program in a real pseudo-terminal, with the screen that its user would see. For tests and benchmarks."""
+"""A program in a real pseudo-terminal, with the screen that its user would see."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import psutil
 import pyte
 
 _QUERIES = {b"\x1b[6n": b"\x1b[1;1R", b"\x1b[c": b"\x1b[?62;22c"}
-"""What programs ask a terminal, and what one answers: without an answer some of them wait."""
+"""Queries that programs send to a terminal, with its answers, for which some of them wait."""
 
 
 class PseudoTerminal:
@@ -28,7 +28,7 @@ class PseudoTerminal:
     Attributes:
         pid: Process id of the command.
         raw: Every byte that it wrote.
-        status: Its exit code once it has ended (negative for a signal).
+        status: Its exit code, negative for a signal; None while it runs.
     """
 
     def __init__(
@@ -40,15 +40,7 @@ class PseudoTerminal:
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
     ) -> None:
-        """Start.
-
-        Args:
-            argv: The command and its arguments.
-            columns: Width of the terminal, in cells.
-            rows: Height of the terminal, in cells.
-            env: Added to the environment.
-            cwd: Working folder.
-        """
+        """Start the command; `env` is added to the environment."""
         self.raw = bytearray()
         self.status: int | None = None
         self._read_at = 0.0
@@ -60,7 +52,7 @@ class PseudoTerminal:
         self.started = time.monotonic()
         self.pid, self._fd = pty.fork()
         if self.pid == 0:
-            # As a terminal's shell finds them, also where we run under nohup.
+            # Under nohup these are ignored; a terminal's shell finds them at their defaults.
             for number in (signal.SIGHUP, signal.SIGINT):
                 signal.signal(number, signal.SIG_DFL)
             if cwd:
@@ -87,30 +79,26 @@ class PseudoTerminal:
         self._screen.resize(rows, columns)
 
     def modes(self) -> int:
-        """Whether the terminal echoes, waits for whole lines and makes signals of keys."""
+        """Mode flags of the terminal: echo, whole lines, and signals from keys."""
         return int(termios.tcgetattr(self._fd)[3]) & (termios.ECHO | termios.ICANON | termios.ISIG)
 
     def send(self, keys: str) -> None:
-        """Type."""
+        """Type keys."""
         self.send_bytes(keys.encode())
 
     def send_bytes(self, data: bytes) -> None:
-        """Send what no keyboard can type, too."""
+        """Send bytes, also such as no keyboard can type."""
         os.write(self._fd, data)
 
     def quiet(self, seconds: float = 0.2, timeout: float = 10.0) -> None:
-        """Wait until nothing has been written for so long.
-
-        Raises:
-            TimeoutError: When the command goes on writing.
-        """
+        """Wait until nothing has been written for `seconds`; TimeoutError when the command keeps writing."""
         end = time.monotonic() + timeout
         while self.pump(seconds):
             if time.monotonic() > end:
-                raise TimeoutError(f"it writes for more than {timeout} s; the screen:\n{self.text}")
+                raise TimeoutError(f"still writing after {timeout} s; the screen:\n{self.text}")
 
     def pump(self, seconds: float) -> bool:
-        """Take what the command writes for at most `seconds`; whether anything came."""
+        """Read output of the command, waiting at most `seconds`; True if there was any."""
         if self._fd < 0:
             time.sleep(seconds)
             return False
@@ -127,7 +115,7 @@ class PseudoTerminal:
             if query in data:
                 os.write(self._fd, answer)
         undrawn, self._undrawn = bytes(self._undrawn) + data, bytearray()
-        # Sequences with a private marker that pyte does not know would be drawn as text; those that a kill has cut confuse it.
+        # pyte draws sequences with unknown private markers as text, and raises on those that a kill has cut.
         with contextlib.suppress(TypeError, UnboundLocalError):
             self._stream.feed(
                 re.sub(rb"\x1b\[[<>=][0-9;]*[a-zA-Z]|\x1b\[\?[0-9;]*\$p|\x1b\[[0-9;]*\$?[tp]", b"", undrawn)
@@ -135,17 +123,10 @@ class PseudoTerminal:
         return bool(data)
 
     def wait_for(self, pattern: str, timeout: float = 60.0) -> float:
-        """Wait until the screen shows a pattern.
-
-        Returns:
-            Seconds since the start.
-
-        Raises:
-            TimeoutError: With the screen.
-        """
+        """Wait until the screen shows a pattern; returns seconds since the start, or raises TimeoutError with the screen."""
         end, changed = time.monotonic() + timeout, True
         while time.monotonic() < end:
-            # Only a new screen is looked at: to make text of it takes longer than to draw it.
+            # Searched only when it has changed: making text of the screen takes longer than drawing it.
             if changed and re.search(pattern, self.text):
                 return time.monotonic() - self.started
             changed = self.pump(0.02)
@@ -156,35 +137,30 @@ class PseudoTerminal:
         raise TimeoutError(f"no {pattern!r} within {timeout} s (exit {self.status}); the screen:\n{self.text}")
 
     def echo(self, keys: str, pattern: str | None = None, timeout: float = 10.0) -> float:
-        """Type and wait for the answer.
-
-        Args:
-            keys: To type.
-            pattern: That answers; None takes any change of the screen.
-            timeout: Seconds.
+        """Type and wait until the screen shows a pattern, or changes at all when that is None.
 
         Returns:
-            Milliseconds from the key to the answer's last byte; this emulator's own time is not in them.
+            Milliseconds from the key to the answer's last byte, without this emulator's own time.
         """
         while self.pump(0.0):
             continue
         before, begun = self.text, time.perf_counter()
         self.send(keys)
         while time.perf_counter() - begun < timeout:
-            # Nothing is computed while there is nothing new: it would take the time of the program that is measured.
+            # Computes only when there is output: it would take time from the program that is measured.
             if self.pump(0.1) and (re.search(pattern, self.text) if pattern else self.text != before):
                 return (self._read_at - begun) * 1e3
         raise TimeoutError(f"no answer to {keys!r} within {timeout} s; the screen:\n{self.text}")
 
     def bytes_per_s(self, seconds: float) -> float:
-        """Watch for a while."""
+        """Output rate, measured for so many seconds."""
         before, begun = len(self.raw), time.monotonic()
         while time.monotonic() - begun < seconds:
             self.pump(0.05)
         return (len(self.raw) - before) / (time.monotonic() - begun)
 
     def drain(self, seconds: float) -> None:
-        """Take what the command writes for a while and draw it later: a screen that nobody looks at costs no time here."""
+        """Read output for `seconds` and draw it at the next `pump`, so that drawing takes no time meanwhile."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             if select.select([self._fd], [], [], left)[0]:
@@ -194,7 +170,7 @@ class PseudoTerminal:
                     raise EOFError("the program has ended") from error
 
     def alive(self) -> bool:
-        """Whether the command has not ended yet."""
+        """Whether the command still runs."""
         if self.status is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
@@ -202,14 +178,7 @@ class PseudoTerminal:
         return self.status is None
 
     def wait_exit(self, timeout: float = 60.0) -> int:
-        """Wait for the command's end.
-
-        Returns:
-            Its exit code.
-
-        Raises:
-            TimeoutError: With the screen.
-        """
+        """Wait for the command's end; returns its exit code, or raises TimeoutError with the screen."""
         end = time.monotonic() + timeout
         while self.alive():
             if time.monotonic() > end:
@@ -226,7 +195,7 @@ class PseudoTerminal:
         self._fd = -1
 
     def close(self) -> None:
-        """End the command and everything that it started."""
+        """Kill the command and everything that it started."""
         try:
             processes = [psutil.Process(self.pid), *psutil.Process(self.pid).children(recursive=True)]
         except psutil.NoSuchProcess:

@@ -1,4 +1,4 @@
-"""Runs real training sessions in tests, and reads what they logged."""
+"""Runs real training sessions in tests and reads their logs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ E = TypeVar("E", bound=Event)
 
 
 def longer(config: Config, epochs: int) -> Config:
-    """The same run with so many epochs."""
+    """The configuration with another number of epochs."""
     return config.model_copy(update={"train": config.train.model_copy(update={"epochs": epochs})})
 
 
@@ -35,7 +35,7 @@ def new_run(config: Config, runs_dir: Path) -> OpenRun:
 
 
 def resumed_run(run_dir: RunDir, runs_dir: Path, *overrides: str) -> OpenRun:
-    """Open a run again."""
+    """Open a run for a resume."""
     return open_for_resume(run_dir, PlainConfig.of(resumed_config(run_dir, list(overrides))), runs_dir)
 
 
@@ -49,12 +49,11 @@ def train(
     return thread
 
 
-STARTED: list[TrainingThread] = []
-"""Every thread that a test started; the fixture `end_training` ends those that a failed test left behind."""
+STARTED: list[TrainingThread] = []  # ended by the fixture `end_training`
 
 
 def start(run: OpenRun, *, hold_open: bool = False) -> TrainingThread:
-    """Start training."""
+    """Start a training thread that the fixture `end_training` ends at the latest."""
     thread = TrainingThread(run, hold_open=hold_open)
     STARTED.append(thread)
     thread.start()
@@ -62,18 +61,18 @@ def start(run: OpenRun, *, hold_open: bool = False) -> TrainingThread:
 
 
 def events_of(run_dir: RunDir, kind: type[E]) -> list[E]:
-    """All events of a kind in a run's log, which readers must take as a whole."""
+    """All events of a kind in a run's log, whose every line must be valid."""
     follower = LogReader(run_dir.events)
     events = [record.event for record in follower.records()]
-    assert follower.bad_lines == 0, "the trainer has logged what its own events do not declare"
+    assert follower.bad_lines == 0, "the trainer has logged an invalid event"
     return [event for event in events if isinstance(event, kind)]
 
 
 def view_of(run_dir: RunDir) -> RunView:
-    """The fold of a run's log."""
+    """The view of a run's log."""
     view = RunView()
     replay(view, run_dir.events.read_bytes().splitlines(keepends=True))
-    assert view.bad_records == 0, "the trainer has logged what its own events do not declare"
+    assert view.bad_records == 0, "the trainer has logged an invalid event"
     return view
 
 
@@ -88,14 +87,14 @@ def wait_for(run_dir: RunDir, condition: Callable[[RunView], bool], *, timeout: 
                 return view
         time.sleep(0.02)
     notes = list(view.notes)[-5:]
-    raise AssertionError(f"the run did not get there: {view.state.value} at step {view.step}; notes: {notes}")
+    raise AssertionError(f"timed out: {view.state.value} at step {view.step}; notes: {notes}")
 
 
 def wait_until(condition: Callable[[], bool], timeout: float) -> None:
-    """Wait for something that another process or thread does."""
+    """Wait until another process or thread meets a condition."""
     end = time.monotonic() + timeout
     while not condition():
-        assert time.monotonic() < end, "it did not happen"
+        assert time.monotonic() < end, "timed out"
         time.sleep(0.05)
 
 

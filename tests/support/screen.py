@@ -1,4 +1,4 @@
-"""The dashboard's screen as tests read it: its characters, and waiting for them."""
+"""Reads the dashboard's screen as text and waits for texts on it."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def screen_text(app: TextualApp[Any]) -> str:
 
 
 def shows(app: TextualApp[Any], part: str) -> bool:
-    """Whether a text stands on the screen."""
+    """Whether a text is on the screen."""
     return part in screen_text(app)
 
 
 async def settle(pilot: Pilot[Any], condition: Callable[[], bool], what: str) -> None:
-    """Wait until a condition holds; after 10 s fail with the screen as it is."""
+    """Wait until a condition holds; fail with the screen after 10 s."""
     end = time.monotonic() + 10
     while not condition():
         assert time.monotonic() < end, f"timed out: {what}\n{screen_text(pilot.app)}"
@@ -38,14 +38,11 @@ async def settle(pilot: Pilot[Any], condition: Callable[[], bool], what: str) ->
 
 
 async def see(pilot: Pilot[Any], text: str) -> None:
-    """Wait until a text is on the screen; after 10 s fail with the screen as it is.
-
-    Panes are drawn one after the other, so on a busy machine a text can come later than the one beside it.
-    """
+    """Wait until a text is on the screen: panes are drawn one after the other, so one can come later than its neighbour."""
     await settle(pilot, lambda: shows(pilot.app, text), repr(text))
 
 
 async def shown(dashboard: Dashboard, source: EventSource, **settings: object) -> str:
-    """The screen of a dashboard over a source, once it has been drawn."""
+    """The first screen of a dashboard over a source."""
     async with dashboard(source, **settings) as (app, _):
         return screen_text(app)

@@ -1,4 +1,4 @@
-"""A saver with a real folder, writer and state of a tiny network, and of the trainer only what a saver asks for."""
+"""A saver with a real folder and writer, the state of a tiny network, and the parts of a trainer that a saver uses."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ class Clock:
 
 
 class Small:
-    """One session.
+    """A small session: 20 steps at a constant rate of 0.1.
 
     Attributes:
-        said: What was logged, without what the writer does.
-        trainer: With a state of a constant rate of 0.1, 20 steps in all; `found_bad` is what its metrics will tell.
+        logged: Published events.
+        trainer: Its `found_bad` becomes `skipped_from` once its metrics are drained.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.said: list[Event] = []
+        self.logged: list[Event] = []
         self.run_dir = RunDir(folder)
         self.run_dir.checkpoints.mkdir(parents=True)
-        log = SimpleNamespace(publish=self.said.append, sync=lambda timeout: True)
+        log = SimpleNamespace(publish=self.logged.append, sync=lambda timeout: True)
         config = build_config({}, {}, "test", ["checkpoint.keep=9", f"checkpoint.every_s={EVERY_S}"])
         run: Any = SimpleNamespace(run_dir=self.run_dir, config=config, log=log, repair_directory=lambda: None)
         self.saver = Saver(run)
@@ -71,23 +71,23 @@ class Small:
         self.trainer.skipped_from = self.trainer.found_bad = None
 
     def save(self, step: int, **wanted: bool) -> None:
-        """Save the state as that of a step, and wait for the disk."""
+        """Save the state as that of a step and wait for the write."""
         self.trainer.state.step = step
         self.saver.save(self.trainer, **wanted)
         assert self.saver.wait_for(step) == ""
 
-    def facts(self, step: int) -> dict[str, Any]:
+    def meta(self, step: int) -> dict[str, Any]:
         """Metadata of a checkpoint."""
         return read_checkpoint(self.saver.folder.at(step)).meta
 
-    def of(self, kind: type[Event]) -> list[Event]:
-        """What was logged of one kind."""
-        return [event for event in self.said if isinstance(event, kind)]
+    def events_of(self, kind: type[Event]) -> list[Event]:
+        """Published events of one kind."""
+        return [event for event in self.logged if isinstance(event, kind)]
 
 
 @contextmanager
 def small_session(folder: Path) -> Iterator[Small]:
-    """One session, whose writer is closed at the end."""
+    """A small session whose writer is closed at the end."""
     session = Small(folder)
     try:
         yield session
@@ -96,7 +96,7 @@ def small_session(folder: Path) -> Iterator[Small]:
 
 
 def set_clock(monkeypatch: pytest.MonkeyPatch, *modules: Any) -> Clock:
-    """Give modules a clock that a test sets."""
+    """Replace the clock of modules, by default the saver's."""
     clock = Clock()
     for module in modules or (saver_module,):
         monkeypatch.setattr(module, "time", clock)
@@ -104,5 +104,5 @@ def set_clock(monkeypatch: pytest.MonkeyPatch, *modules: Any) -> Clock:
 
 
 def full_disk(*_: object) -> None:
-    """Stands in for a check of the room on a disk that has none."""
+    """Stands in for the check of free space, on a full disk."""
     raise OSError("No space left on device")

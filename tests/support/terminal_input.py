@@ -1,4 +1,4 @@
-"""What reaches a program from a terminal without a key being pressed, and random input of all kinds.
+"""Input from a terminal without a key press, and random input of all kinds.
 
 Sources: xterm's ctlseqs; https://sw.kovidgoyal.net/kitty/keyboard-protocol/; https://vt100.net/docs/vt510-rm.
 """
@@ -29,32 +29,14 @@ ANSWERS = (
     b"\xc2\x9b?62;22c", b"\x9b?62;22c", b"\xc2\x9d11;rgb:1c1c/1c1c/1c1c\xc2\x9c", b"\x90>|tmux 3.4\x9c",  # in 8 bits
     b"\x1b\x1b[A", b"\x1b\x1bOB",  # alt and an arrow, as rxvt sends it
 )  # fmt: skip
-"""None of them is a key."""
+"""Answers of terminals and other input that is not a key."""
 
 _KEYS = [
-    b"q",
-    b"p",
-    b"\x1b",
-    b"\r",
-    b"\t",
-    b"\x1b[A",
-    b"\x1bOB",
-    b"\x1b[1;5C",
-    b"\x7f",
-    b"\x10",
-    b"m",
-    b"?",
-    b"r",
-    b"l",
-    b"n",
-    b"1",
-    b"w",
-    b"5",
-]
+    b"q", b"p", b"\x1b", b"\r", b"\t", b"\x1b[A", b"\x1bOB", b"\x1b[1;5C", b"\x7f", b"\x10", b"m", b"?", b"r", b"l", b"n",
+    b"1", b"w", b"5",
+]  # fmt: skip
 _SIZES = [(120, 40), (80, 24), (40, 12), (25, 8), (200, 60), (100, 30)]
 _FAILED = re.compile(rb"Traceback \(most recent|the dashboard failed|start screen failed")
-
-
 _SIGNALLED = (-signal.SIGINT, -signal.SIGQUIT, 128 + signal.SIGINT, 128 + signal.SIGQUIT)
 
 
@@ -63,7 +45,7 @@ def _was_left(terminal: PseudoTerminal) -> bool:
 
 
 def unpressed(draw: random.Random) -> list[bytes]:
-    """Pieces of input in which no key was pressed: an answer, a paste, a sequence that is broken off; each cut somewhere."""
+    """Input without a key press, whole or cut in two: an answer, a paste, two answers, a sequence that breaks off."""
     kind = draw.randrange(4)
     if kind == 0:
         whole = draw.choice(ANSWERS)
@@ -80,7 +62,7 @@ def unpressed(draw: random.Random) -> list[bytes]:
 
 
 def anything(draw: random.Random) -> bytes:
-    """Random input: bytes, keys, answers, pastes with and without an end, beginnings of sequences."""
+    """Random input: bytes, keys, answers, beginnings of sequences and of pastes."""
     kind = draw.randrange(6)
     if kind == 0:
         return bytes(draw.randrange(256) for _ in range(draw.randrange(1, 40)))
@@ -94,11 +76,7 @@ def anything(draw: random.Random) -> bytes:
 
 
 def changes_unpressed(terminal: PseudoTerminal, draw: random.Random, rounds: int) -> Iterator[str]:
-    """Send what nobody has pressed to a screen on which nothing happens.
-
-    Yields:
-        What has changed the screen, as text. A paste that was cut and broken off may take two seconds; it is waited for.
-    """
+    """Send input without a key press to an idle screen; yields a message for each piece that has changed it."""
     for _ in range(rounds):
         terminal.quiet()
         before = terminal.text
@@ -112,11 +90,7 @@ def changes_unpressed(terminal: PseudoTerminal, draw: random.Random, rounds: int
 
 
 def survive(terminal: PseudoTerminal, draw: random.Random, rounds: int) -> str:
-    """Send anything at all, resizes among it; the program may be left by it, and must not fail.
-
-    Returns:
-        What went wrong; empty when nothing did.
-    """
+    """Send random input and resizes, by which the program may end, but not fail; returns the failure, or an empty text."""
     sent: list[bytes] = []
     for _ in range(rounds):
         if not terminal.alive() or _was_left(terminal):
@@ -127,14 +101,14 @@ def survive(terminal: PseudoTerminal, draw: random.Random, rounds: int) -> str:
         try:
             terminal.send_bytes(sent[-1])
         except OSError:
-            break  # it has ended meanwhile
+            break  # the program has ended
         terminal.pump(0.02)
-    for _ in range(40):  # on its way out, or still there; what it wrote last is read in any case
+    for _ in range(40):  # read its last output, whether it is ending or not
         if not terminal.pump(0.05) and not terminal.alive():
             break
     failed = _FAILED.search(bytes(terminal.raw))
-    # A terminal that was given back makes signals of keys again: what is on its way may end the program on its last steps, and
-    # the kernel then drops what it has written and nobody has read.
+    # Once the terminal is restored, keys make signals again: pending input may interrupt the exiting program, and the kernel
+    # then drops its unread output.
     fine = (0, *(_SIGNALLED if terminal.modes() & termios.ISIG else ()))
     if failed or (not terminal.alive() and terminal.status not in fine):
         return f"exit code {terminal.status}, {failed.group() if failed else b'no word'!r} after {sent[-6:]!r}\n{terminal.text}"

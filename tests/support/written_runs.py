@@ -1,4 +1,4 @@
-"""Run directories with a log that no trainer wrote."""
+"""Run directories with a log but without a trainer."""
 
 from __future__ import annotations
 
@@ -11,15 +11,7 @@ from trainer.run.log.event import Event, Record
 
 
 def write_log(runs_dir: Path, name: str, *events: Event, first: int = 0, begun: float = START) -> RunDir:
-    """A run directory whose log holds some events, a second apart; appended to where it exists.
-
-    Args:
-        runs_dir: Folder of runs.
-        name: Name of the run.
-        events: To write.
-        first: Number of the first of them.
-        begun: Unix seconds of event 0.
-    """
+    """Append events, a second apart, to a run's log; `first` numbers the first of them, `begun` is the time of event 0."""
     run = RunDir(runs_dir / name)
     run.path.mkdir(parents=True, exist_ok=True)
     with run.events.open("ab") as log:

@@ -1,4 +1,4 @@
-"""What every test of the dashboard may ask for."""
+"""Fixtures for tests of the dashboard."""
 
 from __future__ import annotations
 
@@ -19,11 +19,7 @@ from tui.state.ui_settings import UiSettings
 
 
 class HandClock:
-    """A clock that only a test moves on.
-
-    Attributes:
-        now: Seconds.
-    """
+    """A clock, in seconds, that only a test advances."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -34,7 +30,7 @@ class HandClock:
 
 @pytest.fixture(autouse=True)
 def key_clock(monkeypatch: pytest.MonkeyPatch) -> HandClock:
-    """The clock by which keys that come too early are told from answers: no machine is too slow for it."""
+    """The clock by which too early keys are recognised, independent of the machine's speed."""
     clock = HandClock()
     monkeypatch.setattr("tui.app.screens.held_key_guard.monotonic", clock)
     return clock
@@ -42,7 +38,7 @@ def key_clock(monkeypatch: pytest.MonkeyPatch) -> HandClock:
 
 @pytest.fixture
 def dashboard(tmp_path: Path) -> Dashboard:
-    """Opens a dashboard over a source in a terminal of a size, at a fixed time of the day."""
+    """Opens a dashboard over a source at a terminal size and a fixed time."""
 
     @asynccontextmanager
     async def run(

@@ -1,4 +1,4 @@
-"""Which command a command line means, and what reaches it."""
+"""The command that a command line selects, and the arguments that it receives."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tui import cli
         (["runs", "--plain"], "runs", ["runs", "--plain"]),
     ],
 )
-def test_a_command_is_found_also_behind_settings(
+def test_a_command_is_found_after_settings(
     argv: list[str], name: str, given: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[Subcommand, list[str]]] = []
@@ -36,13 +36,13 @@ def test_a_command_is_found_also_behind_settings(
     assert seen == [(cli.all_commands()[name], given)]
 
 
-def test_what_takes_no_settings_refuses_them_and_what_takes_files_keeps_them(
+def test_commands_without_settings_refuse_them_and_others_receive_them(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found: list[tuple[list[str], list[str]]] = []
+    received: list[tuple[list[str], list[str]]] = []
 
     def main(given: argparse.Namespace) -> int:
-        found.append((given.words, given.overrides))
+        received.append((given.words, given.overrides))
         return 0
 
     for command in cli.all_commands().values():
@@ -53,6 +53,6 @@ def test_what_takes_no_settings_refuses_them_and_what_takes_files_keeps_them(
         monkeypatch.setitem(sys.modules, command.module, module)
     assert cli.main(["export", "run", "train.epochs=2"]) == 2
     assert "train.epochs=2: export takes no settings" in capsys.readouterr().err
-    assert found == []
+    assert received == []
     assert [cli.main([name, "run", "train.epochs=2"]) for name in ("eval", "doctor")] == [0, 0]
-    assert found == [(["run", "train.epochs=2"], []), (["run"], ["train.epochs=2"])]
+    assert received == [(["run", "train.epochs=2"], []), (["run"], ["train.epochs=2"])]

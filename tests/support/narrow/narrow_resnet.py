@@ -8,7 +8,7 @@ from torchvision.models.resnet import BasicBlock, ResNet
 
 
 def narrow_resnet18(*, weights: None = None, num_classes: int = 1000) -> ResNet:
-    """A network of 176,000 parameters for 10 classes instead of 11.2 million."""
+    """A network with 176,000 parameters for 10 classes instead of 11.2 million."""
     assert weights is None
     with torch.device("meta"):
         model = ResNet(BasicBlock, [2, 2, 2, 2])

@@ -1,4 +1,4 @@
-"""Makes the ResNet-18 of every Python process with this folder in PYTHONPATH a narrow one, once torchvision is imported."""
+"""Makes torchvision's ResNet-18 narrow in every Python process with this folder in PYTHONPATH."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _RESNET = "torchvision.models.resnet"
 
 
 class _Narrowing(MetaPathFinder, Loader):
-    """Loads torchvision's module and exchanges its function."""
+    """Loads torchvision's module and replaces its function."""
 
     def __init__(self) -> None:
         self._usual: ModuleSpec | None = None
@@ -27,7 +27,7 @@ class _Narrowing(MetaPathFinder, Loader):
         return importlib.util.spec_from_loader(name, self)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Load it, then exchange the function: `torchvision.models` takes over what it finds by that name."""
+        """Load it and replace the function before `torchvision.models` imports it from there."""
         assert self._usual is not None
         assert self._usual.loader is not None
         self._usual.loader.exec_module(module)

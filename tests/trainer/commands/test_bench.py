@@ -1,4 +1,4 @@
-"""The self-test of a machine's speed: what is measured, and what is made of it."""
+"""`bench`: measured step times, estimates, and the printed table."""
 
 from __future__ import annotations
 
@@ -17,18 +17,12 @@ CPU = torch.device("cpu")
 def _speed(images_per_s: float) -> Speed:
     numerics = Numerics(precision="fp32", channels_last=True)
     phases = {"augment": 0.0, "forward": 1.0, "backward": 3.0, "update": 0.0}
-    return Speed(
-        numerics=numerics,
-        batch_size=100,
-        step_s=100 / images_per_s,
-        phases_s=phases,
-        gflop=1.0,
-    )
+    return Speed(numerics=numerics, batch_size=100, step_s=100 / images_per_s, phases_s=phases, gflop=1.0)
 
 
 def test_a_configuration_is_measured_with_random_pixels(make_config: ConfigMaker) -> None:
     speed = measure(make_config("data.batch_size=256", "data.cutmix=1.0"), CPU, seconds=0.1)
-    assert speed.batch_size == 128, "of a larger batch a CPU computes a part"
+    assert speed.batch_size == 128, "a CPU computes only a part of a larger batch"
     assert speed.images_per_s > 0
     assert set(speed.phases_s) == {"augment", "forward", "backward", "update"}
     assert all(seconds > 0 for seconds in speed.phases_s.values())
@@ -36,7 +30,7 @@ def test_a_configuration_is_measured_with_random_pixels(make_config: ConfigMaker
     assert speed.gflop == pytest.approx(6e-9 * 137_000 * 8 * 8 * 128)
 
 
-def test_numerics_that_are_known_are_not_chosen_again(make_config: ConfigMaker) -> None:
+def test_known_numerics_are_not_chosen_again(make_config: ConfigMaker) -> None:
     known = Numerics(precision="fp32", channels_last=False)
     auto = make_config("run.precision=auto", "run.channels_last=auto")
     assert measure(auto, CPU, numerics=known, seconds=0.1).numerics is known
@@ -53,32 +47,34 @@ def test_an_estimate_counts_small_images_and_evaluations(make_config: ConfigMake
     assert run_s(make_config("data.kind=imagefolder"), _speed(1.0)) is None
 
 
-def test_the_peak_is_that_of_real_products() -> None:
+def test_the_measured_peak_is_plausible() -> None:
     assert 0.1 < matrix_peak(CPU, torch.float32, seconds=0.05) < 1e5
 
 
-def test_the_command_prints_a_line_for_each(
+def test_bench_prints_a_line_for_each_configuration(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured: list[Numerics | None] = []
 
-    def pretend(config: object, device: torch.device, *, numerics: Numerics | None) -> Speed:
+    def measure(config: object, device: torch.device, *, numerics: Numerics | None) -> Speed:
         measured.append(numerics)
         return _speed(250.0)
 
-    monkeypatch.setattr("trainer.training.step_timing.measure", pretend)
+    monkeypatch.setattr("trainer.training.step_timing.measure", measure)
     monkeypatch.setattr("trainer.training.step_timing.matrix_peak", lambda *_: 200.0)
     assert main(["bench", "--device", "cpu", "cifar", "cifar-accurate", "finetune"]) == 0
-    said = capsys.readouterr().out
-    assert "matrix products: 200 GFLOP/s in fp32" in said
-    lines = [line.split() for line in said.splitlines()]
+    printed = capsys.readouterr().out
+    assert "matrix products: 200 GFLOP/s in fp32" in printed
+    lines = [line.split() for line in printed.splitlines()]
     (accurate,) = (line for line in lines if line[:1] == ["cifar-accurate"])
     assert accurate[1:7] == ["250", "0%", "25%", "75%", "0%", "1%"]
     assert "12.6 h" in " ".join(accurate)
-    assert "4.0 s per epoch of 1,000 images" in said
-    assert measured == [None, _speed(1.0).numerics, None], "the second one has the stem and the images of the first"
+    assert "4.0 s per epoch of 1,000 images" in printed
+    assert measured == [None, _speed(1.0).numerics, None], (
+        "the second configuration has the stem and images of the first"
+    )
 
 
-def test_a_wrong_name_is_explained_before_anything_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_name_is_refused_before_anything_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "nosuch"]) == 2
     assert "nosuch" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""`eval`: the figures, against values that were computed otherwise; the command, on what a run held out and on folders."""
+"""`eval`: its figures against independent computations, and the command on held-out images and on folders."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tests.conftest import TINY, ConfigMaker, FolderMaker, needs_exporter, write_colours
 from tests.reference.evaluation_statistics import paired_difference
 from tests.support.running import train, view_of
-from trainer.commands import eval as measure
+from trainer.commands import eval as eval_command
 from trainer.commands import predict
 from trainer.commands import predict as predict_command
 from trainer.commands.eval import main, run_of
@@ -52,7 +52,7 @@ def test_each_class_has_precision_recall_and_f1() -> None:
     assert (absent.recall, absent.precision, absent.f1, absent.interval) == (None, None, None, None)
 
 
-def test_balanced_accuracy_and_baseline_tell_of_imbalance() -> None:
+def test_balanced_accuracy_and_baseline_show_imbalance() -> None:
     lazy = scores([0] * 90 + [1] * 10, [0] * 100)
     assert lazy.accuracy == 0.9
     assert lazy.majority_baseline == 0.9
@@ -64,13 +64,13 @@ def test_balanced_accuracy_and_baseline_tell_of_imbalance() -> None:
     # Newcombe, Statistics in Medicine 17 (1998), table I, method 3.
     [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
 )
-def test_intervals_are_wilsons(successes: int, trials: int, low: float, high: float) -> None:
+def test_intervals_are_wilson_intervals(successes: int, trials: int, low: float, high: float) -> None:
     assert wilson_interval(successes, trials) == pytest.approx((low, high), abs=5e-5)
     mirrored = wilson_interval(trials - successes, trials)
     assert mirrored == pytest.approx((1 - high, 1 - low), abs=5e-5)
 
 
-def test_calibration_is_the_distance_of_confidence_and_accuracy() -> None:
+def test_calibration_error_is_the_distance_of_confidence_and_accuracy() -> None:
     sure = scores([0, 0, 1, 1], [0, 0, 1, 0], confidence=0.95)
     assert sure.calibration_error == pytest.approx(0.2, abs=1e-6)
     ((count, confidence, accuracy),) = sure.calibration
@@ -78,7 +78,7 @@ def test_calibration_is_the_distance_of_confidence_and_accuracy() -> None:
     assert sure.loss == pytest.approx(-(3 * np.log(0.95) + np.log(0.025)) / 4, abs=1e-6)
 
 
-def test_the_five_likeliest_count_with_many_classes_only() -> None:
+def test_top5_is_reported_only_for_many_classes() -> None:
     assert scores([0, 1], [0, 0]).top5 is None
     probabilities = np.tile((np.arange(12) / 66).astype(np.float32), (12, 1))
     assert Scores(probabilities, np.arange(12)).top5 == pytest.approx(5 / 12)
@@ -93,31 +93,31 @@ def test_the_most_confident_mistakes_come_first() -> None:
     ("b", "c", "p"),
     [(0, 0, 1.0), (1, 0, 1.0), (5, 0, 0.0625), (2, 8, 0.109375), (10, 30, 0.0022), (7, 7, 1.0), (600, 700, 0.00602)],
 )
-def test_mcnemars_test_is_the_exact_binomial_one(b: int, c: int, p: float) -> None:
+def test_mcnemars_test_is_exact(b: int, c: int, p: float) -> None:
     labels = [0] * (b + c + 50)
     first = scores(labels, [0] * b + [1] * c + [0] * 50)
     second = scores(labels, [1] * b + [0] * c + [0] * 50)
-    found = compare(first, second)
-    assert (found.only_first, found.only_second) == (b, c)
-    assert found.p_value == pytest.approx(p, rel=0.02)
+    result = compare(first, second)
+    assert (result.only_first, result.only_second) == (b, c)
+    assert result.p_value == pytest.approx(p, rel=0.02)
     difference, interval = paired_difference(first.right.tolist(), second.right.tolist())
-    assert found.difference == pytest.approx(difference) == pytest.approx((c - b) / len(labels))
-    assert found.interval == pytest.approx(interval)
+    assert result.difference == pytest.approx(difference) == pytest.approx((c - b) / len(labels))
+    assert result.interval == pytest.approx(interval)
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=60))
 def test_figures_agree_with_each_other(pairs: list[tuple[int, int]]) -> None:
     labels, answers = [a for a, _ in pairs], [b for _, b in pairs]
-    found = scores(labels, answers, num_classes=4)
-    assert found.accuracy == pytest.approx(sum(a == b for a, b in pairs) / len(pairs))
-    assert int(found.confusion.sum()) == len(pairs)
-    assert sum(score.correct for score in found.classes) == int(found.right.sum())
-    assert found.interval[0] <= found.accuracy <= found.interval[1]
-    assert found.calibration_error is not None
-    assert 0 <= found.calibration_error <= 1
+    result = scores(labels, answers, num_classes=4)
+    assert result.accuracy == pytest.approx(sum(a == b for a, b in pairs) / len(pairs))
+    assert int(result.confusion.sum()) == len(pairs)
+    assert sum(score.correct for score in result.classes) == int(result.right.sum())
+    assert result.interval[0] <= result.accuracy <= result.interval[1]
+    assert result.calibration_error is not None
+    assert 0 <= result.calibration_error <= 1
 
 
-def test_damage_grows_with_its_strength_and_is_the_same_each_time() -> None:
+def test_corruptions_grow_with_strength_and_are_reproducible() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
     smooth = np.repeat(np.repeat(pixels[:, ::16, ::16], 16, axis=1), 16, axis=2)
     for strengths in CORRUPTIONS.values():
@@ -132,13 +132,13 @@ def test_damage_grows_with_its_strength_and_is_the_same_each_time() -> None:
 
 def evaluate(*arguments: str) -> int:
     parser = argparse.ArgumentParser()
-    measure.add_arguments(parser)
+    eval_command.add_arguments(parser)
     return main(parser.parse_args(list(arguments)))
 
 
 @pytest.fixture(scope="module")
 def trained_once(tmp_path_factory: pytest.TempPathFactory, narrow_module: None) -> Path:
-    """A run on a flat folder, whose test images it held out itself."""
+    """A run on a flat folder, of which it held out the test images itself."""
     base = tmp_path_factory.mktemp("flat")
     write_colours(base / "images", splits=("train",), per_class=24, size=(20, 30))
     divided = ("data.val_fraction=0.2", "data.test_fraction=0.25")
@@ -150,22 +150,24 @@ def trained_once(tmp_path_factory: pytest.TempPathFactory, narrow_module: None) 
 
 @pytest.fixture
 def run(trained_once: Path, tmp_path: Path) -> RunDir:
-    """A copy of it, with images of its own."""
+    """A copy of that run with its own images."""
     shutil.copytree(trained_once, tmp_path / "flat")
     run = RunDir(tmp_path / "flat" / "runs" / "run")
     run.config.write_text(run.config.read_text().replace(str(trained_once), str(tmp_path / "flat")))
     return run
 
 
-def test_a_run_is_measured_on_what_it_held_out(run: RunDir, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_run_is_evaluated_on_its_held_out_images(
+    run: RunDir, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     assert evaluate(str(run.path), "--which", "best") == 0
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     report = json.loads((run.evaluation / "test" / "report.json").read_text())
     (tested,) = [event for event in view_of(run).evaluations if event.split == "test"]
     assert report["images"] == sum(tested.counts) == 18
     assert report["accuracy"] == pytest.approx(tested.accuracy, abs=1e-6)
     assert report["loss"] == pytest.approx(tested.loss, abs=1e-5)
-    assert f"accuracy            {tested.accuracy:.2%}" in said
+    assert f"accuracy            {tested.accuracy:.2%}" in printed
     with (run.evaluation / "test" / "per_class.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [int(row["correct"]) for row in rows] == tested.correct
@@ -177,8 +179,8 @@ def test_a_run_is_measured_on_what_it_held_out(run: RunDir, capsys: pytest.Captu
     assert report["robustness"]["none"] == {"18 images": report["accuracy"]}
 
 
-def test_a_report_goes_through_no_link(run: RunDir, tmp_path: Path) -> None:
-    """One that lies elsewhere does not come near it."""
+def test_a_report_is_not_written_through_a_link(run: RunDir, tmp_path: Path) -> None:
+    """A report written elsewhere does not touch the link."""
     (tmp_path / "outside").mkdir()
     shutil.rmtree(run.evaluation, ignore_errors=True)
     run.evaluation.symlink_to(tmp_path / "outside")
@@ -190,7 +192,7 @@ def test_a_report_goes_through_no_link(run: RunDir, tmp_path: Path) -> None:
 
 
 @needs_exporter
-def test_an_exported_file_is_measured_as_the_run_that_it_is_from(run: RunDir, tmp_path: Path) -> None:
+def test_an_exported_file_has_the_results_of_its_run(run: RunDir, tmp_path: Path) -> None:
     export_run(run, ExportOptions(which="best", data_root=Path(read_run_config(run).data.root)), lambda _: None)
     assert evaluate(str(run.path), "--which", "best", "--no-robustness", "-o", str(tmp_path / "a")) == 0
     assert evaluate(str(run.export / "model.onnx"), "--no-robustness", "-o", str(tmp_path / "b")) == 0
@@ -203,23 +205,21 @@ def test_an_exported_file_is_measured_as_the_run_that_it_is_from(run: RunDir, tm
 def test_two_models_are_compared_on_the_same_images(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
     first = next(iter(sorted(run.checkpoints.glob("step-*.safetensors"))))
     assert evaluate(str(first), str(run.path)) == 0
-    said = capsys.readouterr().out
-    assert "18 images of test" in said
-    assert "McNemar's exact test: p = " in said
+    printed = capsys.readouterr().out
+    assert "18 images of test" in printed
+    assert "McNemar's exact test: p = " in printed
     assert not (run.evaluation / "test" / "report.json").exists()
 
 
-def test_other_images_can_be_given(run: RunDir, make_folder: FolderMaker, tmp_path: Path) -> None:
-    """The model's list of classes is the law: a class that is missing keeps its number, one that it does not know is refused."""
+def test_a_run_can_be_evaluated_on_other_images(run: RunDir, make_folder: FolderMaker, tmp_path: Path) -> None:
+    """The model's list of classes counts: a missing class keeps its number, an unknown one is refused."""
     other = make_folder("other", splits=("train", "test"), size=(20, 30))
     shutil.rmtree(other / "test" / "blue")
     assert evaluate(str(run.path), "--data", str(other), "--no-robustness", "-o", str(tmp_path / "out")) == 0
     with (tmp_path / "out" / "per_class.csv").open() as file:
         assert [(row["class"], row["images"]) for row in csv.DictReader(file)] == [
-            ("blue", "0"),
-            ("green", "12"),
-            ("red", "12"),
-        ]
+            ("blue", "0"), ("green", "12"), ("red", "12"),
+        ]  # fmt: skip
     (other / "test" / "pink").mkdir()
     with pytest.raises(
         DataError, match="class folder 'pink' is not a class of the model, whose classes are blue, green, red"
@@ -231,10 +231,10 @@ def test_other_images_can_be_given(run: RunDir, make_folder: FolderMaker, tmp_pa
         evaluate(str(run.path), "--data", str(tmp_path / "nowhere"))
 
 
-def test_a_broken_image_is_named_and_not_measured(
+def test_a_broken_image_is_reported_and_not_evaluated(
     run: RunDir, make_folder: FolderMaker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """All that is written of the others is what is written where the broken one is not there."""
+    """The results of the other images are the same as without the broken one."""
     other = make_folder("other", splits=("test",), size=(20, 30))
     (broken := other / "test" / "blue" / "003.png").write_text("no image")
     arguments = (str(run.path), "--data", str(other), "--no-robustness", "-o")
@@ -245,14 +245,14 @@ def test_a_broken_image_is_named_and_not_measured(
     reports = [json.loads((tmp_path / name / "report.json").read_text()) for name in ("with", "without")]
     assert [entry["path"] for entry in reports[0].pop("unreadable")] == [str(broken)]
     assert reports[1].pop("unreadable") == []
-    assert [len(report.pop("remarks")) for report in reports] == [1, 1], "how many of all files it was trained on"
+    assert [len(report.pop("remarks")) for report in reports] == [1, 1], "the number of images that it was trained on"
     assert reports[0] == reports[1]
     assert reports[0]["images"] == 35
     for name in ("per_class.csv", "confusion.csv", "mistakes.csv"):
         assert (tmp_path / "with" / name).read_text() == (tmp_path / "without" / name).read_text(), name
 
 
-def test_the_digits_are_measured_without_files(make_config: ConfigMaker, tmp_path: Path) -> None:
+def test_the_digits_are_evaluated_without_files(make_config: ConfigMaker, tmp_path: Path) -> None:
     run = train(
         make_config("train.epochs=1", "data.batch_size=256", "data.image_size=16"), tmp_path / "runs"
     ).run.run_dir
@@ -274,7 +274,7 @@ def test_other_digits_than_those_of_the_run_are_reported(
     assert "warning: the images have changed since the run was trained" in capsys.readouterr().out
 
 
-def test_what_cannot_be_measured_is_explained(run: RunDir, make_config: ConfigMaker, tmp_path: Path) -> None:
+def test_an_impossible_evaluation_is_explained(run: RunDir, make_config: ConfigMaker, tmp_path: Path) -> None:
     digits = train(make_config("train.epochs=1", "data.batch_size=256"), tmp_path / "digits").run.run_dir
     with pytest.raises(ConfigError, match="has other classes than"):
         evaluate(str(run.path), str(digits.path))
@@ -287,7 +287,7 @@ def test_what_cannot_be_measured_is_explained(run: RunDir, make_config: ConfigMa
         evaluate(str(digits.path), "--split", "val")
 
 
-def test_a_changed_folder_is_refused_or_said(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_changed_folder_is_reported_or_refused(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
     root = Path(read_run_config(run).data.root)
     for number in range(20):
         shutil.copy(root / "red" / f"{number:03d}.png", root / "red" / f"new-{number}.png")
@@ -301,10 +301,10 @@ def test_a_changed_folder_is_refused_or_said(run: RunDir, capsys: pytest.Capture
         evaluate(str(run.path))
 
 
-def test_copies_of_training_images_are_known_by_their_content(
+def test_copies_of_training_images_are_recognised_by_content(
     run: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Under other names, in another folder: all but those that were held out are named, and nothing of new ones."""
+    """Copies under other names in another folder count, held-out and changed ones do not."""
     started = view_of(run).started
     assert started is not None
     pictures = sorted(Path(read_run_config(run).data.root).rglob("*.png"))
@@ -314,35 +314,35 @@ def test_copies_of_training_images_are_known_by_their_content(
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(path.read_bytes())
     assert evaluate(str(run.path), "--data", str(copies), "--no-robustness") == 0
-    said = re.search(r"was trained on (\d+) of these (\d+) images", capsys.readouterr().out)
-    assert said is not None
-    assert (int(said[1]), int(said[2])) == (started.splits["train"], len(pictures))
+    printed = re.search(r"was trained on (\d+) of these (\d+) images", capsys.readouterr().out)
+    assert printed is not None
+    assert (int(printed[1]), int(printed[2])) == (started.splits["train"], len(pictures))
     for path in copies.rglob("*.png"):
-        path.write_bytes(path.read_bytes() + b"\0")  # the same size of all, and other content
+        path.write_bytes(path.read_bytes() + b"\0")  # other content, still of one size
     assert evaluate(str(run.path), "--data", str(copies), "--no-robustness") == 0
     assert "was trained on" not in capsys.readouterr().out
 
 
-def test_whoever_has_learned_from_the_images_is_named(
+def test_a_compared_model_that_was_trained_on_the_images_is_named(
     run: RunDir, make_config: ConfigMaker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Another seed holds other images out of the same folder."""
+    """With another seed, other images of the same folder are held out."""
     config = read_run_config(run)
     other = config.model_copy(update={"run": config.run.model_copy(update={"seed": 5, "name": "other"})})
     second = train(other, tmp_path / "runs").run.run_dir
     assert evaluate(str(run.path), str(second.path), "-o", str(tmp_path / "out")) == 0
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     assert re.search(
-        rf"warning: {second.path} was trained on \d+ of these 18 images, which inflates its accuracy", said
+        rf"warning: {second.path} was trained on \d+ of these 18 images, which inflates its accuracy", printed
     )
-    assert f"warning: {run.path} was" not in said
-    facts = json.loads((tmp_path / "out" / "comparison.json").read_text())
-    assert len(facts["remarks"]) == 1
-    assert 0 <= facts["p_value"] <= 1
+    assert f"warning: {run.path} was" not in printed
+    report = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert len(report["remarks"]) == 1
+    assert 0 <= report["p_value"] <= 1
     assert (tmp_path / "out" / "disagreements.csv").read_text().startswith("path,class,first,second\n")
 
 
-def test_other_images_and_exports_do_not_take_the_place_of_the_runs_own_report(
+def test_other_evaluations_do_not_replace_the_runs_own_report(
     run: RunDir, make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = make_folder("other", splits=("test",), size=(20, 30))
@@ -361,7 +361,7 @@ NONFINITE = [np.nan, np.inf, -np.inf]
 
 
 @pytest.mark.parametrize("value", NONFINITE)
-def test_answers_that_are_not_finite_are_wrong_and_counted(value: float) -> None:
+def test_non_finite_answers_are_wrong_and_counted(value: float) -> None:
     labels = np.array([0, 0, 0, 1, *range(12)])
     probabilities = np.full((len(labels), 12), 0.01, np.float32)
     probabilities[np.arange(len(labels)), labels] = 0.89
@@ -369,33 +369,35 @@ def test_answers_that_are_not_finite_are_wrong_and_counted(value: float) -> None
     assert (whole.accuracy, whole.top5, whole.num_nonfinite) == (1.0, 1.0, 0)
     probabilities[:3, 5] = value
     probabilities[3] = value
-    found = Scores(probabilities, labels)
-    assert found.num_nonfinite == 4
-    assert found.accuracy == found.top5 == pytest.approx(12 / 16)
-    assert found.calibration_error == pytest.approx(whole.calibration_error, abs=1e-6)
-    assert found.loss == np.inf
-    assert [found.classes[label].recall for label in (0, 1, 2)] == [0.25, 0.5, 1.0], "images keep their number"
-    assert found.classes[5].precision == 1.0, "and no class gets an answer that was none"
-    assert found.majority_baseline == whole.majority_baseline
-    assert found.confident_mistakes(9) == []
+    result = Scores(probabilities, labels)
+    assert result.num_nonfinite == 4
+    assert result.accuracy == result.top5 == pytest.approx(12 / 16)
+    assert result.calibration_error == pytest.approx(whole.calibration_error, abs=1e-6)
+    assert result.loss == np.inf
+    assert [result.classes[label].recall for label in (0, 1, 2)] == [0.25, 0.5, 1.0], (
+        "the number of images does not change"
+    )
+    assert result.classes[5].precision == 1.0, "a non-finite answer counts for no class"
+    assert result.majority_baseline == whole.majority_baseline
+    assert result.confident_mistakes(9) == []
     nothing = Scores(np.full_like(probabilities, value), labels)
     assert (nothing.accuracy, nothing.top5, nothing.calibration_error, nothing.only_predicted) == (0.0, 0.0, None, None)
 
 
-def test_a_model_that_answers_all_the_same_is_named_and_is_no_top_5() -> None:
+def test_a_constant_model_is_recognised_and_does_not_gain_top5() -> None:
     labels = np.arange(20)
     same = Scores(np.full((20, 20), 0.05, np.float32), labels)
     assert (same.only_predicted, same.accuracy, same.top5) == (0, 0.05, 0.25)
     assert scores([0, 1, 2], [2, 2, 2]).only_predicted == 2
     assert scores([0, 1], [0, 1]).only_predicted is None
     assert scores([1, 1], [1, 1]).only_predicted is None, "images of one class only"
-    assert scores([0, 1, 1], [0, 1, 1], num_classes=40).num_present == 2, "guessing among those that are there"
+    assert scores([0, 1, 1], [0, 1, 1], num_classes=40).num_present == 2, "guessing among the classes that occur"
 
 
 @given(
     st.integers(10, 14), st.lists(st.lists(st.sampled_from([0.0, 0.1, 0.2, 0.5]), min_size=14, max_size=14), min_size=1)
 )
-def test_of_equal_probabilities_the_first_classes_are_among_the_five(classes: int, rows: list[list[float]]) -> None:
+def test_top5_breaks_ties_by_class_number(classes: int, rows: list[list[float]]) -> None:
     rows = [row[:classes] for row in rows]
     labels = np.arange(len(rows)) % classes
     five = [[label for _, label in sorted((-p, label) for label, p in enumerate(row))[:5]] for row in rows]
@@ -404,7 +406,7 @@ def test_of_equal_probabilities_the_first_classes_are_among_the_five(classes: in
 
 
 class Broken:
-    """A classifier whose answers are not finite for some pictures."""
+    """A classifier with non-finite answers for some images."""
 
     origin, classes = "broken", ("blue", "green", "red")
 
@@ -419,25 +421,23 @@ class Broken:
 
 
 @pytest.mark.parametrize(("share", "code"), [(1.0, 1), (0.5, 1), (0.0, 0)])
-def test_eval_and_predict_say_that_a_model_is_broken(
-    share: float,
-    code: int,
-    make_folder: FolderMaker,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+def test_eval_and_predict_report_a_broken_model(
+    share: float, code: int, make_folder: FolderMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:
+) -> None:  # fmt: skip
     model = Broken(Decoder(image_size=8, crop_pct=1.0, fit="crop"), share)
     folder = make_folder()
-    monkeypatch.setattr(measure, "open_classifier", lambda *_, **__: model)
-    monkeypatch.setattr(measure, "run_of", lambda *_: None)
+    monkeypatch.setattr(eval_command, "open_classifier", lambda *_, **__: model)
+    monkeypatch.setattr(eval_command, "run_of", lambda *_: None)
     monkeypatch.setattr(predict, "open_classifier", lambda *_, **__: model)
     assert evaluate("broken", "--data", str(folder), "-o", str(tmp_path / "report")) == code
-    said = capsys.readouterr().out
-    facts = json.loads((tmp_path / "report" / "report.json").read_text(), parse_constant=lambda name: pytest.fail(name))
-    assert ("returns NaN or infinity" in said) == (facts["nonfinite_answers"] > 0) == bool(code)
-    assert ("predicts only one class: red" in said) == (share < 1)
-    assert facts["accuracy"] <= 0.34
+    printed = capsys.readouterr().out
+    report = json.loads(
+        (tmp_path / "report" / "report.json").read_text(), parse_constant=lambda name: pytest.fail(name)
+    )
+    assert ("returns NaN or infinity" in printed) == (report["nonfinite_answers"] > 0) == bool(code)
+    assert ("predicts only one class: red" in printed) == (share < 1)
+    assert report["accuracy"] <= 0.34
     assert evaluate("broken", "broken", "--data", str(folder)) == code
     capsys.readouterr()
     parser = argparse.ArgumentParser()
@@ -448,7 +448,7 @@ def test_eval_and_predict_say_that_a_model_is_broken(
     assert ("no prediction: the model returns NaN" in captured.err) == bool(code)
 
 
-def test_an_evaluation_of_a_run_counts_an_answer_that_is_not_finite_as_wrong() -> None:
+def test_evaluations_during_training_count_non_finite_answers_as_wrong() -> None:
     logits = torch.tensor([[2.0, 1.0], [np.nan, 1.0], [1.0, np.inf], [0.0, 3.0]])
     labels = torch.tensor([0, 0, 1, 1])
     assert (_predictions(logits, labels) == labels).tolist() == [True, False, False, True]

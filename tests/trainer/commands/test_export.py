@@ -1,3 +1,5 @@
+"""`export`: files, gates, the card, and exports of live runs."""
+
 from __future__ import annotations
 
 import argparse
@@ -40,7 +42,7 @@ from trainer.session import export_run as exporting
 
 @pytest.fixture
 def trained_config(make_folder: FolderMaker, make_config: ConfigMaker) -> Config:
-    """Enough steps for batch-norm statistics to settle: before that, logits in the thousands drown any tolerance."""
+    """Enough steps for batch-norm statistics to settle: before that, logits in the thousands exceed any tolerance."""
     root = make_folder(per_class=24)
     return make_config(
         "data.kind=imagefolder", f"data.root={root}", "data.crop_pct=1.0", "data.cache=ram", "train.epochs=4", "optim.lr=0.01"
@@ -57,8 +59,8 @@ def arguments(run: RunDir, **changes: Any) -> argparse.Namespace:
 
 @needs_exporter
 @pytest.mark.usefixtures("narrow_network")
-def test_the_file_predicts_as_well_as_its_metadata_say(trained_config: Config, tmp_path: Path) -> None:
-    """An onnxruntime that knows nothing but the file and the images counts the same right answers."""
+def test_the_exported_file_has_the_accuracy_in_its_metadata(trained_config: Config, tmp_path: Path) -> None:
+    """Counts right answers with onnxruntime, the file and the images alone."""
     run = train(trained_config, tmp_path / "runs").run.run_dir
     assert command.main(arguments(run)) == 0
     path = run.export / "model.onnx"
@@ -79,7 +81,7 @@ def test_the_file_predicts_as_well_as_its_metadata_say(trained_config: Config, t
     assert (facts["accuracy_split"], facts["accuracy_images"]) == ("test", "72")
     parity = json.loads((run.export / "parity.json").read_text())
     assert parity["held_out_images"] == 72
-    assert parity["train_images"] == 72, "topped up with all train images there are"
+    assert parity["train_images"] == 72, "all training images are added"
     assert parity["max_abs_diff"] <= 1e-3
     assert facts["checkpoint_sha256"] == parity["checkpoint_sha256"]
     assert [event.path for event in events_of(run, Exported)] == ["export/model.onnx"]
@@ -87,23 +89,23 @@ def test_the_file_predicts_as_well_as_its_metadata_say(trained_config: Config, t
 
 @pytest.fixture(scope="module")
 def graphs() -> dict[str, onnx.ModelProto]:
-    """What torch has exported of each network, by its weights and options."""
+    """Exported networks, by weights and options."""
     return {}
 
 
 @pytest.fixture
 def exported_once(graphs: dict[str, onnx.ModelProto], monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch exports each network once: it takes seconds, and what becomes of the graph matters here."""
+    """Export each network with torch only once, since that takes seconds."""
     export = torch.onnx.export
 
-    def remembered(module: torch.nn.Module, images: tuple[torch.Tensor], **options: Any) -> SimpleNamespace:
+    def export_once(module: torch.nn.Module, images: tuple[torch.Tensor], **options: Any) -> SimpleNamespace:
         weights = hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in module.state_dict().values()))
         key = f"{weights.hexdigest()} {images[0].shape} {options}"
         if key not in graphs:
             graphs[key] = export(module, images, **options).model_proto  # type: ignore[union-attr]
         return SimpleNamespace(model_proto=copy.deepcopy(graphs[key]))
 
-    monkeypatch.setattr(torch.onnx, "export", remembered)
+    monkeypatch.setattr(torch.onnx, "export", export_once)
 
 
 @needs_exporter
@@ -140,11 +142,11 @@ def test_a_wrong_file_is_refused_and_the_earlier_one_stays(
 
 @needs_exporter
 @pytest.mark.usefixtures("narrow_network")
-def test_the_key_exports_while_training_goes_on(
+def test_the_export_key_does_not_interrupt_training(
     trained_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = trained_config.model_copy(update={"train": trained_config.train.model_copy(update={"epochs": 2000})})
-    # A module of the user's own in the working directory must not be taken for ours.
+    # A module of this name in the working directory must not be imported.
     (tmp_path / "trainer.py").write_text("raise SystemExit(9)")
     monkeypatch.chdir(tmp_path)
     run = new_run(config, tmp_path)
@@ -156,58 +158,54 @@ def test_the_key_exports_while_training_goes_on(
         run.run_dir, lambda view: view.exported is not None or any(n.level == "error" for n in view.notes), timeout=200
     )
     assert view.exported is not None, list(view.notes)
-    assert view.step > before, "training must not have waited"
+    assert view.step > before, "training does not wait"
     assert (run.run_dir.export / "model.onnx").is_file()
     thread.stop()
     assert thread.join(60)
 
 
-def test_a_live_run_is_exported_by_its_own_trainer_only(folder_config: Config, tmp_path: Path) -> None:
+def test_a_live_run_is_exported_only_by_its_trainer(folder_config: Config, tmp_path: Path) -> None:
     run = new_run(folder_config, tmp_path)
     with pytest.raises(RunError, match="already active"):
         command.main(arguments(run.run_dir))
     run.close()
 
 
-def test_an_old_torch_is_told_what_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_torch_is_refused_with_the_needed_version(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "__version__", "2.6.0")
     with pytest.raises(ExportError, match=r"export needs torch 2\.9 or newer, this is 2\.6\.0"):
         exporting._require_torch()
 
 
-def test_nan_never_passes_for_agreement() -> None:
+def test_nan_never_passes_the_comparison() -> None:
     assert verdict({"max_abs_diff": float("nan"), "top1_agreeing": 5, "images": 5})
     assert verdict({"max_abs_diff": 0.0, "top1_agreeing": 4, "images": 5})
     assert not verdict({"max_abs_diff": 0.0009, "top1_agreeing": 5, "images": 5})
 
 
-def test_digits_measure_their_own_test_split(make_config: ConfigMaker) -> None:
+def test_digits_have_their_own_test_split(make_config: ConfigMaker) -> None:
     assert len(load_held_out(make_config(), lambda *_: None).splits["test"]) == 360
 
 
 @pytest.fixture(scope="module")
 def trained_once(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
-    """A run that tells three colours apart."""
+    """A run that distinguishes three colours."""
     base = tmp_path_factory.mktemp("colours")
     write_colours(base / "images", per_class=24, size=(20, 30))
     settings = (
-        "data.kind=imagefolder",
-        f"data.root={base / 'images'}",
-        "data.image_size=16",
-        "optim.lr=0.01",
-        "train.epochs=6",
-    )
+        "data.kind=imagefolder", f"data.root={base / 'images'}", "data.image_size=16", "optim.lr=0.01", "train.epochs=6"
+    )  # fmt: skip
     return train(build_config({}, {}, "test", [*TINY, *settings]), base / "runs").run.run_dir
 
 
 @pytest.fixture
 def colours(trained_once: RunDir, tmp_path: Path) -> RunDir:
-    """A copy of it, to be exported."""
+    """A copy of that run for an export."""
     return RunDir(Path(shutil.copytree(trained_once.path, tmp_path / "runs" / "run")))
 
 
 @pytest.mark.parametrize("per_class", [24, 23])
-def test_an_export_says_when_it_measures_other_images(
+def test_an_export_warns_about_changed_images(
     colours: RunDir, per_class: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_colours(tmp_path / "images", per_class=per_class, size=(20, 30))
@@ -215,8 +213,8 @@ def test_an_export_says_when_it_measures_other_images(
     monkeypatch.setattr(exporting._Export, "run", lambda *_: (None, {}))
     published: list[Event] = []
     exporting.export_run(colours, exporting.ExportOptions(data_root=tmp_path / "images"), published.append)
-    said = ["changed since the run was trained" in event.message for event in published if isinstance(event, Warned)]
-    assert said == ([] if per_class == 24 else [True])
+    warned = ["changed since the run was trained" in event.message for event in published if isinstance(event, Warned)]
+    assert warned == ([] if per_class == 24 else [True])
 
 
 @needs_exporter
@@ -241,7 +239,7 @@ def test_every_format_passes_its_gate_and_is_described(
     assert card["input"]["type"] == ("uint8" if embed else "float32")
     assert card["refused"] == {}
     assert "images/s (onnxruntime, CPU)" in capsys.readouterr().out
-    assert not [entry.name for entry in colours.export.iterdir() if entry.name.startswith(".")], "nothing is left over"
+    assert not [entry.name for entry in colours.export.iterdir() if entry.name.startswith(".")], "no temporary files"
     for name in ("model.onnx", "model-int8.onnx", "model-fp16.onnx"):
         session = onnxruntime.InferenceSession(str(colours.export / name))
         assert onnx.load(str(colours.export / name)).ir_version == card["onnx"]["ir_version"]
@@ -266,10 +264,10 @@ def test_every_format_passes_its_gate_and_is_described(
     ("name", "writer"),
     [("int8", "write_int8"), ("fp16", "write_fp16"), ("pt2", "write_pt2"), ("safetensors", "write_safetensors")],
 )
-def test_a_format_that_does_not_pass_is_not_written_and_the_others_are(
+def test_a_format_that_fails_its_gate_is_not_written_but_the_others_are(
     colours: RunDir, monkeypatch: pytest.MonkeyPatch, name: str, writer: str
 ) -> None:
-    """Each writer is made to write another network's answers; an earlier file of this format stays as it was."""
+    """The writer exports another network; an earlier file of its format stays unchanged."""
     earlier = colours.export / FORMATS[name]
     earlier.write_bytes(b"the earlier, verified file")
     write = getattr(exporting, writer)
@@ -281,7 +279,7 @@ def test_a_format_that_does_not_pass_is_not_written_and_the_others_are(
                 model.fc.bias += torch.tensor([9.0, -9.0, 0.0])  # type: ignore[union-attr, operator]
             other = dataclasses.replace(inputs[0], model=model)
             if name == "int8":
-                # Made from the fp32 file, so that one is spoilt.
+                # int8 is made from the fp32 file, so that one is changed.
                 spoilt_file = inputs[2].with_suffix(".other")
                 write_model(other, spoilt_file, inputs[3], optimize=True)
                 write(other, spoilt_file, *inputs[2:], **options)
@@ -304,15 +302,13 @@ def test_a_format_that_does_not_pass_is_not_written_and_the_others_are(
     card = json.loads((colours.export / "model.json").read_text())
     assert set(card["refused"]) == {name}
     assert set(card["files"]) == {"model.onnx", "model.safetensors"} - {FORMATS[name]}
-    (said,) = events_of(colours, Exported)
-    assert set(said.files) == set(card["files"])
+    (exported,) = events_of(colours, Exported)
+    assert set(exported.files) == set(card["files"])
 
 
 @needs_exporter
 @pytest.mark.usefixtures("narrow_network")
-def test_a_run_is_exported_as_its_configuration_says(
-    make_folder: FolderMaker, make_config: ConfigMaker, tmp_path: Path
-) -> None:
+def test_a_run_is_exported_as_configured(make_folder: FolderMaker, make_config: ConfigMaker, tmp_path: Path) -> None:
     settings = ("data.kind=imagefolder", f"data.root={make_folder(per_class=24)}", "optim.lr=0.01", "train.epochs=4")
     wanted = ("export.embed_preprocess=true", "export.safetensors=true")
     run = train(make_config(*settings, *wanted), tmp_path / "runs").run.run_dir
@@ -322,7 +318,7 @@ def test_a_run_is_exported_as_its_configuration_says(
     assert onnxruntime.InferenceSession(str(run.export / "model.onnx")).get_inputs()[0].name == "pixels"
 
 
-def test_bytes_saturate_unless_the_cpu_says_otherwise(tmp_path: Path) -> None:
+def test_vnni_is_read_from_cpuinfo(tmp_path: Path) -> None:
     (tmp_path / "cpuinfo").write_text("flags : sse avx2 avx512_vnni")
     assert has_vnni(tmp_path / "cpuinfo")
     (tmp_path / "cpuinfo").write_text("flags : sse avx2")
@@ -332,21 +328,19 @@ def test_bytes_saturate_unless_the_cpu_says_otherwise(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("opset", range(18, 24))
 @pytest.mark.parametrize("other", [[], [("com.microsoft", 1), ("ai.onnx.ml", 5), ("ai.onnx.training", 1)]])
-def test_the_file_format_is_the_oldest_that_the_opset_needs(
-    opset: int, other: list[tuple[str, int]], tmp_path: Path
-) -> None:
+def test_the_ir_version_is_the_oldest_for_the_opset(opset: int, other: list[tuple[str, int]], tmp_path: Path) -> None:
     values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy"]
     graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "g", values[:1], values[1:])
     opsets = [onnx.helper.make_opsetid(*pair) for pair in [("", opset), *other]]
     model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=onnx.IR_VERSION)
     save_proto(model, tmp_path / "m.onnx", {"a": "b"})
-    found = onnx.load(str(tmp_path / "m.onnx"))
-    assert found.ir_version == min(ir for _, ir, of_onnx, *_ in onnx.helper.VERSION_TABLE if of_onnx >= opset)
+    saved = onnx.load(str(tmp_path / "m.onnx"))
+    assert saved.ir_version == min(ir for _, ir, of_onnx, *_ in onnx.helper.VERSION_TABLE if of_onnx >= opset)
     (answer,) = onnxruntime.InferenceSession(str(tmp_path / "m.onnx")).run(None, {"x": np.array([-1], np.float32)})
     assert answer.tolist() == [0.0]
 
 
-def test_the_card_says_of_an_earlier_file_what_its_own_export_said(tmp_path: Path) -> None:
+def test_the_card_keeps_the_description_of_earlier_files(tmp_path: Path) -> None:
     def write(name: str, content: bytes) -> dict[str, Any]:
         (tmp_path / name).write_bytes(content)
         return {"size_bytes": len(content), "sha256": hashlib.sha256(content).hexdigest(), "accuracy": 0.5}
@@ -357,14 +351,14 @@ def test_the_card_says_of_an_earlier_file_what_its_own_export_said(tmp_path: Pat
     (tmp_path / "model.json").write_text(json.dumps(card))
     described = {"model-int8.onnx": int8 | {"export": {"step": 4, "input": {"type": "float32"}}}}
     assert earlier_files(tmp_path, {"model.onnx": {}}) == described
-    # The export after the next one still knows it.
+    # The export after the next one still has it.
     again = {"step": 8, "input": {"type": "uint8"}, "files": {}, "files_of_earlier_exports": described}
     (tmp_path / "model.json").write_text(json.dumps(again))
     assert earlier_files(tmp_path, {}) == described
-    assert earlier_files(tmp_path, described) == {}, "it was written anew"
+    assert earlier_files(tmp_path, described) == {}, "it was overwritten"
     other = write("model-int8.onnx", b"another file")
     del other["accuracy"]
-    assert earlier_files(tmp_path, {}) == {"model-int8.onnx": other}, "nothing is known of it"
+    assert earlier_files(tmp_path, {}) == {"model-int8.onnx": other}, "an unknown file"
     for broken in ("", "[]", json.dumps({"files_of_earlier_exports": ["model-int8.onnx"]})):
         (tmp_path / "model.json").write_text(broken)
         assert earlier_files(tmp_path, {}) == {"model-int8.onnx": other}

@@ -1,3 +1,5 @@
+"""`init`: the configuration for a folder of images."""
+
 from __future__ import annotations
 
 import argparse
@@ -10,6 +12,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from tests.conftest import FolderMaker
+from tests.support.progress import quiet
 from tests.support.running import train, view_of
 from trainer.commands.init import add_arguments, configuration, find_start, main, summary
 from trainer.config.loader import load_config
@@ -23,10 +26,6 @@ RANDOM = Start(reference=None)
 IMAGENET = Start(reference="imagenet", stem="imagenet")
 
 
-def quiet(_detail: str, _fraction: float | None) -> None:
-    """Progress that nobody watches."""
-
-
 def init(*arguments: str) -> int:
     parser = argparse.ArgumentParser()
     add_arguments(parser)
@@ -36,25 +35,25 @@ def init(*arguments: str) -> int:
 def written(root: Path, tmp_path: Path, start: Start = RANDOM, *, gpu: bool = False) -> tuple[Config, str]:
     """The configuration for a folder, and its text."""
     text = configuration(survey_folder(root, quiet), root=str(root), start=start, gpu=gpu)
-    (tmp_path / "made.yaml").write_text(text)
-    return load_config(str(tmp_path / "made.yaml")).config, text
+    (tmp_path / "written.yaml").write_text(text)
+    return load_config(str(tmp_path / "written.yaml")).config, text
 
 
 def test_a_folder_becomes_a_run_in_two_commands(
     make_folder: FolderMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With a broken file, an odd class name, a class that is missing in test, and a picture of four channels."""
+    """With a broken file, an odd class name, a class that is missing in test, and an image of four channels."""
     root = make_folder("my photos", classes=("a b", "[red] & été", "third"), per_class=24)
     (root / "train" / "third" / "000.png").write_bytes(b"\x89PNG broken")
     shutil.rmtree(root / "test" / "third")
     Image.fromarray(np.full((12, 10, 4), 90, np.uint8)).save(root / "train" / "a b" / "alpha.png")
     monkeypatch.chdir(tmp_path)
     assert init("my photos", "--init-from", "none") == 0
-    said = capsys.readouterr().out
-    assert "wrote my-photos.yaml" in said
-    assert "train/third/000.png" in said
-    assert "1 RGBA; what is transparent is shown over white" in said
-    assert "test/ has no images of third" in said
+    printed = capsys.readouterr().out
+    assert "wrote my-photos.yaml" in printed
+    assert "train/third/000.png" in printed
+    assert "1 RGBA; what is transparent is shown over white" in printed
+    assert "test/ has no images of third" in printed
     small = ("train.epochs=1", "data.image_size=8", "run.precision=fp32", "run.channels_last=true", "run.device=cpu")
     config = load_config("my-photos.yaml", small).config
     run = train(config, tmp_path / "runs")
@@ -66,7 +65,7 @@ def test_a_folder_becomes_a_run_in_two_commands(
     assert tested.counts == [24, 24, 0], "a class that is missing in test keeps its number"
 
 
-def test_nothing_is_overwritten(make_folder: FolderMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_init_overwrites_no_file(make_folder: FolderMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_folder()
     monkeypatch.chdir(tmp_path)
     (tmp_path / "images.yaml").write_text("mine")
@@ -85,7 +84,7 @@ def test_a_wrong_layout_is_answered_with_both_trees(make_folder: FolderMaker) ->
         init(str(root))
 
 
-def test_a_class_of_which_nothing_can_be_read_is_named(make_folder: FolderMaker) -> None:
+def test_a_class_without_readable_images_is_named(make_folder: FolderMaker) -> None:
     root = make_folder()
     for path in (root / "train" / "red").iterdir():
         path.write_text("no image")
@@ -95,7 +94,7 @@ def test_a_class_of_which_nothing_can_be_read_is_named(make_folder: FolderMaker)
         init(str(root))
 
 
-def test_images_are_held_out_as_far_as_there_are_enough(make_folder: FolderMaker, tmp_path: Path) -> None:
+def test_images_are_held_out_where_there_are_enough(make_folder: FolderMaker, tmp_path: Path) -> None:
     def shares(name: str, per_class: int, *splits: str) -> tuple[float, float]:
         root = make_folder(name, per_class=per_class, splits=splits or ("train",))
         data = written(root if splits else root / "train", tmp_path)[0].data
@@ -118,7 +117,7 @@ def test_images_are_held_out_as_far_as_there_are_enough(make_folder: FolderMaker
         ((300, 400), Start(reference="x", stem="cifar", image_size=48), True, 48, "cifar"),
     ],
 )  # fmt: skip
-def test_size_and_stem_follow_pictures_weights_and_machine(
+def test_size_and_stem_depend_on_images_weights_and_machine(
     make_folder: FolderMaker, tmp_path: Path, pixels: tuple[int, int], start: Start, gpu: bool, size: int, stem: str
 ) -> None:
     config, text = written(make_folder(size=pixels, per_class=3), tmp_path, start, gpu=gpu)
@@ -128,7 +127,7 @@ def test_size_and_stem_follow_pictures_weights_and_machine(
     assert f"  image_size: {size}\n" in text
 
 
-def test_long_pictures_are_kept_whole_and_rare_classes_shown_often(make_folder: FolderMaker, tmp_path: Path) -> None:
+def test_elongated_images_are_letterboxed_and_rare_classes_balanced(make_folder: FolderMaker, tmp_path: Path) -> None:
     root = make_folder(size=(30, 60))
     for path in sorted((root / "train" / "red").iterdir())[2:]:
         path.unlink()
@@ -142,34 +141,20 @@ def test_long_pictures_are_kept_whole_and_rare_classes_shown_often(make_folder: 
 @pytest.mark.parametrize(
     "name",
     [
-        "plain",
-        "a b",
-        "a: b # c",
-        "été",
-        "yes",
-        "-x",
-        'quo"te',
-        "back\\slash",
-        "%1",
-        "1e3",
-        "null",
-        "08",
-        "\U0001f3f4\U000e0067",
-        "\U000f0001",
-        "a\nb",
-        "\u2028",
+        "plain", "a b", "a: b # c", "été", "yes", "-x", 'quo"te', "back\\slash", "%1", "1e3", "null", "08",
+        "\U0001f3f4\U000e0067", "\U000f0001", "a\nb", "\u2028",
     ],
-)
-def test_any_folder_name_is_written_so_that_it_is_read_back(
+)  # fmt: skip
+def test_any_folder_name_is_read_back_from_the_configuration(
     make_folder: FolderMaker, tmp_path: Path, name: str
 ) -> None:
     root = make_folder(name, per_class=2)
     text = configuration(survey_folder(root, quiet), root=name, start=RANDOM, gpu=False)
-    (tmp_path / "made.yaml").write_text(text)
-    assert load_config(str(tmp_path / "made.yaml")).config.data.root == name
+    (tmp_path / "written.yaml").write_text(text)
+    assert load_config(str(tmp_path / "written.yaml")).config.data.root == name
 
 
-def test_a_start_from_a_run_or_checkpoint_takes_its_size_and_stem(folder_config: Config, tmp_path: Path) -> None:
+def test_a_start_from_a_run_or_checkpoint_has_its_size_and_stem(folder_config: Config, tmp_path: Path) -> None:
     run = train(folder_config, tmp_path / "runs").run.run_dir
     known = Start(reference=str(run.path), stem="cifar-maxpool", image_size=8)
     assert find_start(str(run.path), tmp_path) == known
@@ -180,8 +165,8 @@ def test_a_start_from_a_run_or_checkpoint_takes_its_size_and_stem(folder_config:
     assert find_start(str(tmp_path / "plain.pth"), tmp_path) == Start(reference=str(tmp_path / "plain.pth"))
     assert find_start("none", tmp_path).reference is None
     assert find_start(None, tmp_path).stem == "imagenet"
-    with pytest.raises(CheckpointError, match="nobody: no run of this name"):
-        find_start("nobody", tmp_path)
+    with pytest.raises(CheckpointError, match="nothing: no run of this name"):
+        find_start("nothing", tmp_path)
 
 
 def test_many_classes_are_not_all_listed(make_folder: FolderMaker) -> None:
@@ -189,23 +174,23 @@ def test_many_classes_are_not_all_listed(make_folder: FolderMaker) -> None:
     assert "  ... and 5 more classes" in summary(survey_folder(root, quiet))
 
 
-def test_an_exported_file_says_what_it_was_made_with(tmp_path: Path) -> None:
+def test_a_start_from_an_exported_file_has_its_size_and_stem(tmp_path: Path) -> None:
     header = {"stem": "cifar", "preprocess": '{"size": 48}'}
     save_file({"conv1.weight": np.zeros((64, 3, 3, 3), np.float32)}, tmp_path / "export.safetensors", metadata=header)
-    found = find_start(str(tmp_path / "export.safetensors"), tmp_path)
-    assert (found.stem, found.image_size) == ("cifar", 48)
+    start = find_start(str(tmp_path / "export.safetensors"), tmp_path)
+    assert (start.stem, start.image_size) == ("cifar", 48)
     save_file({"conv1.weight": np.zeros((64, 3, 3, 3), np.float32)}, tmp_path / "plain.safetensors")
     assert find_start(str(tmp_path / "plain.safetensors"), tmp_path).stem == "cifar-maxpool"
 
 
-def test_two_pictures_a_class_are_enough_to_begin_with(make_folder: FolderMaker, tmp_path: Path) -> None:
+def test_two_images_per_class_are_enough(make_folder: FolderMaker, tmp_path: Path) -> None:
     root = make_folder(splits=("train",), per_class=2) / "train"
     assert written(root, tmp_path)[0].data.val_fraction == 0.4
     rows = hold_out(["a", "b", "c", "d"], [0, 0, 1, 1], {"val": 0.4})
     assert len(rows["val"]) == 2
 
 
-def test_a_folder_that_is_not_named_in_utf_8_is_refused(make_folder: FolderMaker) -> None:
+def test_a_folder_name_that_is_not_utf_8_is_refused(make_folder: FolderMaker) -> None:
     survey = survey_folder(make_folder(per_class=2), quiet)
     with pytest.raises(DataError, match="is not named in UTF-8; rename the folder"):
         configuration(survey, root="caf\udce9", start=RANDOM, gpu=False)

@@ -1,3 +1,5 @@
+"""`predict`: the same answers from run, checkpoint and exported file; lists of files, output formats, bad models."""
+
 from __future__ import annotations
 
 import argparse
@@ -26,6 +28,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tests.conftest import TINY, needs_exporter, write_colours
+from tests.support.progress import quiet
 from tests.support.running import train
 from trainer.commands.predict import Prediction, add_arguments, as_csv, as_json, as_table, find_images, main, predict
 from trainer.config.loader import build_config
@@ -39,13 +42,9 @@ from trainer.session.export_run import ExportOptions, export_run
 pytestmark = [needs_exporter, pytest.mark.usefixtures("narrow_module")]
 
 
-def quiet(_detail: str, _fraction: float | None) -> None:
-    """Progress that nobody watches."""
-
-
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, narrow_module: None) -> Callable[[str], tuple[Path, RunDir]]:
-    """Trains a run that tells colours apart on pictures of several proportions, and exports it, once for each way to fit."""
+def trained(tmp_path_factory: pytest.TempPathFactory, narrow_module: None) -> Callable[[str], tuple[Path, RunDir]]:
+    """Trains a run that distinguishes colours on images of several proportions and exports it, once for each `data.fit`."""
 
     @functools.cache
     def make(fit: str) -> tuple[Path, RunDir]:
@@ -64,18 +63,18 @@ def made(tmp_path_factory: pytest.TempPathFactory, narrow_module: None) -> Calla
 
 
 @pytest.fixture
-def photos(made: Callable[[str], tuple[Path, RunDir]], tmp_path: Path) -> Path:
-    """The pictures, to be spoilt."""
-    return Path(shutil.copytree(made("crop")[0], tmp_path / "photos"))
+def photos(trained: Callable[[str], tuple[Path, RunDir]], tmp_path: Path) -> Path:
+    """A copy of the images."""
+    return Path(shutil.copytree(trained("crop")[0], tmp_path / "photos"))
 
 
 @pytest.fixture
-def model(made: Callable[[str], tuple[Path, RunDir]]) -> str:
+def model(trained: Callable[[str], tuple[Path, RunDir]]) -> str:
     """The exported file."""
-    return str(made("crop")[1].export / "model.onnx")
+    return str(trained("crop")[1].export / "model.onnx")
 
 
-def ask(*arguments: str) -> int:
+def run_predict(*arguments: str) -> int:
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     return main(parser.parse_args(list(arguments)))
@@ -83,9 +82,9 @@ def ask(*arguments: str) -> int:
 
 @pytest.mark.parametrize("fit", ["crop", "letterbox"])
 def test_run_checkpoint_and_onnx_give_the_same_answers(
-    made: Callable[[str], tuple[Path, RunDir]], tmp_path: Path, fit: str
+    trained: Callable[[str], tuple[Path, RunDir]], tmp_path: Path, fit: str
 ) -> None:
-    photos, run = made(fit)
+    photos, run = trained(fit)
     paths, _ = find_images([str(photos / "test")])
     models = (str(run.path), str(run.checkpoints / "step-00000024.safetensors"), str(run.export / "model.onnx"))
     answers = []
@@ -99,43 +98,41 @@ def test_run_checkpoint_and_onnx_give_the_same_answers(
             assert other.path == first.path
             assert [name for name, _ in other.ranking] == [name for name, _ in first.ranking]
             assert [p for _, p in other.ranking] == pytest.approx([p for _, p in first.ranking], abs=1e-5)
-    assert len({prediction.ranking[0][1] for prediction in answers[0]}) > 5, "it looks at the pictures"
+    assert len({prediction.ranking[0][1] for prediction in answers[0]}) > 5, "the answers depend on the images"
 
 
 def test_json_is_a_list_of_objects_in_the_order_of_the_paths(
     photos: Path, model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     reversed_order = sorted((str(path) for path in (photos / "test" / "red").iterdir()), reverse=True)
-    assert ask(model, *reversed_order, "--format", "json") == 0
+    assert run_predict(model, *reversed_order, "--format", "json") == 0
     objects = json.loads(capsys.readouterr().out)
     assert [entry["path"] for entry in objects] == reversed_order[::-1]
     assert all(set(entry) == {"path", "class", "probability"} for entry in objects)
     assert all(1 / 3 <= entry["probability"] <= 1 for entry in objects)
-    assert ask(model, reversed_order[0], "--format", "csv", "--top", "2") == 0
+    assert run_predict(model, reversed_order[0], "--format", "csv", "--top", "2") == 0
     (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
     assert list(row) == ["path", "class", "probability", "class_2", "probability_2"]
 
 
-def test_a_file_that_cannot_be_read_is_named_and_the_others_are_answered(
+def test_an_unreadable_file_is_named_and_the_others_are_answered(
     photos: Path, model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     broken = photos / "test" / "red" / "005.png"
     broken.write_bytes(broken.read_bytes()[:60])
-    assert ask(model, str(photos / "test" / "red"), "--format", "json", "--batch-size", "4") == 1
-    said = capsys.readouterr()
-    assert len(json.loads(said.out)) == 12
-    assert f"{broken}: cannot be read: " in said.err
+    assert run_predict(model, str(photos / "test" / "red"), "--format", "json", "--batch-size", "4") == 1
+    printed = capsys.readouterr()
+    assert len(json.loads(printed.out)) == 12
+    assert f"{broken}: cannot be read: " in printed.err
 
 
-def test_files_folders_patterns_and_lists_are_found_once(
-    photos: Path,
-) -> None:
+def test_files_folders_patterns_and_lists_are_found_once(photos: Path) -> None:
     odd = photos / "test" / "blue" / "a=[1] b.png"
     shutil.copy(photos / "test" / "blue" / "000.png", odd)
     (photos / "test" / "blue" / "notes.txt").write_text("no picture")
     blue, missing = find_images([str(photos / "test" / "blue")])
     assert (len(blue), missing) == (13, [])
-    assert find_images([str(odd)]) == ([str(odd)], []), "a file of such a name is no pattern"
+    assert find_images([str(odd)]) == ([str(odd)], []), "an existing file is not a pattern"
     assert find_images([f"{photos}/test/blue/*.png", str(photos / "test" / "blue")]) == (blue, [])
     assert len(find_images([f"{photos}/**/00[01].png"])[0]) == 12
 
@@ -144,7 +141,7 @@ def test_files_folders_patterns_and_lists_are_found_once(
 @pytest.mark.parametrize(
     "name", ["a\u2028b", "a\x1cb", "a\x85b", "a\x0bb", "a\rb", "\x1c", "a\r", "~a", "a*", "\udce9"]
 )
-def test_names_of_a_list_end_at_newlines_or_nul_only(
+def test_names_in_a_list_end_only_at_newlines_or_nul(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, end: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -156,14 +153,14 @@ def test_names_of_a_list_end_at_newlines_or_nul_only(
 
 
 def listed(monkeypatch: pytest.MonkeyPatch, content: bytes) -> tuple[list[str], list[str]]:
-    """What `predict MODEL -` looks at."""
+    """The images that `predict MODEL -` finds in a list."""
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
     return find_images(["-"])
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32", "utf-16-le", "utf-16-be"])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_a_list_of_powershell_is_read_or_refused(
+def test_a_list_from_powershell_is_read_or_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str, end: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -178,18 +175,18 @@ def test_a_list_of_powershell_is_read_or_refused(
     assert listed(monkeypatch, content) == (names, [])
 
 
-def test_odd_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_empty_and_damaged_lists_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("a").touch()
     Path("b").touch()
-    assert listed(monkeypatch, b"a\0b\0") == (["a", "b"], []), "names of one letter, and not UTF-16"
+    assert listed(monkeypatch, b"a\0b\0") == (["a", "b"], []), "names of one letter, not UTF-16"
     for empty in (b"", b"\n\n", b"\0", codecs.BOM_UTF8, codecs.BOM_UTF16_LE):
         assert listed(monkeypatch, empty) == ([], ["standard input: contains no names"])
     with pytest.raises(DataError, match="a damaged list in UTF-16: truncated data; write it in UTF-8"):
         listed(monkeypatch, codecs.BOM_UTF16_LE + b"a")
 
 
-def test_a_named_pipe_or_a_device_is_refused_and_a_pipe_of_the_shell_is_not(tmp_path: Path) -> None:
+def test_named_pipes_and_devices_are_refused_but_pipes_of_the_shell_are_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "f.png")
     reading, writing = os.pipe()
     own = f"/dev/fd/{reading}"
@@ -202,18 +199,18 @@ def test_a_named_pipe_or_a_device_is_refused_and_a_pipe_of_the_shell_is_not(tmp_
 
 
 @given(st.lists(st.lists(st.text(st.sampled_from('a\r\n,"\u2028\x1e ')), min_size=2, max_size=2), min_size=1))
-def test_any_text_comes_back_from_a_table(rows: list[list[str]]) -> None:
+def test_any_text_is_read_back_from_a_csv_table(rows: list[list[str]]) -> None:
     assert list(csv.reader(io.StringIO(csv_text(rows), newline=""))) == rows
     assert paths_in_csv(rows) == [row[0] for row in rows]
 
 
 def paths_in_csv(rows: list[list[str]]) -> list[str]:
-    """The paths of predictions that are written as CSV and read again."""
+    """The paths of predictions after writing and reading them as CSV."""
     text = as_csv([Prediction(row[0], [(row[1], 0.5)]) for row in rows])
     return [row[0] for row in csv.reader(io.StringIO(text, newline=""))][1:]
 
 
-def test_what_is_missing_is_named_and_the_rest_is_answered(
+def test_missing_files_are_named_and_the_others_are_answered(
     photos: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -222,17 +219,17 @@ def test_what_is_missing_is_named_and_the_rest_is_answered(
         f"{photos}/*.gif": "no file matches", "nowhere.png": "no such file or folder",
         str(photos / "test" / "empty"): "contains no images",
     }  # fmt: skip
-    assert ask(model, *problems, f"{photos}/test/*", "--format", "json") == 1
-    said = capsys.readouterr()
-    assert len(json.loads(said.out)) == 37
-    assert len(said.err.splitlines()) == 3
+    assert run_predict(model, *problems, f"{photos}/test/*", "--format", "json") == 1
+    printed = capsys.readouterr()
+    assert len(json.loads(printed.out)) == 37
+    assert len(printed.err.splitlines()) == 3
     for path, problem in problems.items():
-        assert f"{path}: {problem}\n" in said.err
+        assert f"{path}: {problem}\n" in printed.err
         with pytest.raises(DataError, match=problem):
-            ask(model, path)
+            run_predict(model, path)
 
 
-def test_a_model_that_does_not_explain_itself_is_refused(model: str, tmp_path: Path) -> None:
+def test_a_model_without_metadata_is_refused(model: str, tmp_path: Path) -> None:
     proto = onnx.load(model)
     del proto.metadata_props[:]
     onnx.save(proto, str(tmp_path / "bare.onnx"))
@@ -241,8 +238,8 @@ def test_a_model_that_does_not_explain_itself_is_refused(model: str, tmp_path: P
     (tmp_path / "broken.onnx").write_bytes(b"no model")
     with pytest.raises(CheckpointError, match="onnxruntime cannot load it"):
         OnnxClassifier(tmp_path / "broken.onnx")
-    with pytest.raises(RunError, match=r"nobody: no run of this name(?s:.*)A model is an exported .onnx file"):
-        open_classifier("nobody", runs_dir=tmp_path, which="default", device="cpu")
+    with pytest.raises(RunError, match=r"nothing: no run of this name(?s:.*)A model is an exported .onnx file"):
+        open_classifier("nothing", runs_dir=tmp_path, which="default", device="cpu")
 
 
 @pytest.mark.parametrize(
@@ -264,25 +261,25 @@ def test_a_model_that_does_not_explain_itself_is_refused(model: str, tmp_path: P
         ("classes", ["a"], "expected (1,)"), ("classes", [], "expected (0,)"),
     ],
 )  # fmt: skip
-def test_metadata_that_cannot_be_are_refused_with_the_reason(
+def test_invalid_metadata_is_refused_with_the_reason(
     model: str, tmp_path: Path, key: str, value: object, reason: str
 ) -> None:
     proto = onnx.load(model)
-    facts = {entry.key: entry for entry in proto.metadata_props}
-    if key in facts:
-        facts[key].value = json.dumps(value)
+    entries = {entry.key: entry for entry in proto.metadata_props}
+    if key in entries:
+        entries[key].value = json.dumps(value)
     else:
         changes = value if isinstance(value, dict) else {key: value}
-        facts["preprocess"].value = json.dumps(json.loads(facts["preprocess"].value) | changes)
+        entries["preprocess"].value = json.dumps(json.loads(entries["preprocess"].value) | changes)
     onnx.save(proto, str(tmp_path / "odd.onnx"))
     with pytest.raises(CheckpointError, match=f"its metadata cannot be used: .*{re.escape(reason)}"):
         OnnxClassifier(tmp_path / "odd.onnx")
 
 
 def test_names_are_shown_literally() -> None:
-    evil = [Prediction("\x1b[31mred.png", [("cat\x07", 0.75), ("dog", 0.25)])]
-    assert as_table(evil) == "?[31mred.png   75.0% cat?   25.0% dog\n"
-    assert json.loads(as_json(evil))[0]["top"][1] == {"class": "dog", "probability": 0.25}
+    predictions = [Prediction("\x1b[31mred.png", [("cat\x07", 0.75), ("dog", 0.25)])]
+    assert as_table(predictions) == "?[31mred.png   75.0% cat?   25.0% dog\n"
+    assert json.loads(as_json(predictions))[0]["top"][1] == {"class": "dog", "probability": 0.25}
     names = [
         f"{text}.png" for text in ("\U0001f3f4\U000e0067\U000e007f", "\U000f0001", "\x9b31m", "\u202e", "\udce9", "été")
     ]
@@ -293,22 +290,22 @@ def test_names_are_shown_literally() -> None:
     assert json.loads(as_json([])) == []
 
 
-def test_an_onnx_file_is_asked_without_pytorch(photos: Path, model: str) -> None:
+def test_predicting_with_an_onnx_file_does_not_load_pytorch(photos: Path, model: str) -> None:
     code = (
         "import sys, tui.cli; tui.cli.main(['predict', *sys.argv[1:]]); "
         "assert not {'torch', 'textual'} & set(sys.modules), 'loaded'"
     )
     command = [sys.executable, "-c", code, model, str(photos / "test"), "--format", "csv"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 1 + 37
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert len(result.stdout.splitlines()) == 1 + 37
 
 
 @pytest.mark.parametrize("fit", ["crop", "letterbox"])
-def test_the_example_of_the_documentation_gives_the_same_answers(
-    made: Callable[[str], tuple[Path, RunDir]], tmp_path: Path, fit: str
+def test_the_documented_example_gives_the_same_answers(
+    trained: Callable[[str], tuple[Path, RunDir]], tmp_path: Path, fit: str
 ) -> None:
-    photos, run = made(fit)
+    photos, run = trained(fit)
     page = (Path(__file__).parents[3] / "docs" / "export.md").read_text()
     code = page.partition("```python\n")[2].partition("```")[0]
     (tmp_path / "example.py").write_text(code)
@@ -316,31 +313,33 @@ def test_the_example_of_the_documentation_gives_the_same_answers(
         path for path in find_images([str(photos / "test")])[0] if path.endswith("0.png") or path.endswith("5.png")
     ]
     model = str(run.export / "model.onnx")
-    done = subprocess.run([sys.executable, str(tmp_path / "example.py"), model, *paths], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    result = subprocess.run(
+        [sys.executable, str(tmp_path / "example.py"), model, *paths], capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
     ours, _ = predict(OnnxClassifier(Path(model)), paths, batch_size=8, top=1, progress=quiet)
-    theirs = [line.rsplit(" ", 2) for line in done.stdout.splitlines()]
-    assert len(theirs) == len(paths) > 5
-    for prediction, (path, name, probability) in zip(ours, theirs, strict=True):
+    documented = [line.rsplit(" ", 2) for line in result.stdout.splitlines()]
+    assert len(documented) == len(paths) > 5
+    for prediction, (path, name, probability) in zip(ours, documented, strict=True):
         ((our_name, our_probability),) = prediction.ranking
         assert (path, name) == (prediction.path, our_name)
         assert float(probability) == pytest.approx(our_probability, abs=1e-3)
 
 
 class RecordingSession:
-    """In place of onnxruntime's: says what a file would say, and keeps what it is asked."""
+    """Stands in for an onnxruntime session: has a file's metadata and records its inputs."""
 
-    facts: ClassVar[dict[str, str]] = {}
-    asked: ClassVar[list[NDArray[np.float32]]] = []
+    metadata: ClassVar[dict[str, str]] = {}
+    inputs: ClassVar[list[NDArray[np.float32]]] = []
 
     def __init__(self, _model: str) -> None:
-        self.custom_metadata_map = self.facts
+        self.custom_metadata_map = self.metadata
 
     def get_modelmeta(self) -> RecordingSession:
         return self
 
     def run(self, _outputs: None, inputs: dict[str, NDArray[np.float32]]) -> list[NDArray[np.float32]]:
-        self.asked.append(inputs["input"])
+        self.inputs.append(inputs["input"])
         return [np.zeros((1, 2), np.float32)]
 
 
@@ -349,13 +348,13 @@ class RecordingSession:
     width=st.integers(1, 300), height=st.integers(1, 300), side=st.integers(8, 64),
     crop_pct=st.sampled_from([0.875, 0.95, 1.0, 0.5, 0.33]), fit=st.sampled_from(["crop", "letterbox"]),
 )  # fmt: skip
-def test_the_client_of_the_documentation_sees_the_same_pixels(
+def test_the_documented_client_preprocesses_images_like_the_decoder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int, height: int, side: int, crop_pct: float, fit: str
 ) -> None:
     decoder = Decoder(image_size=side, crop_pct=crop_pct, fit=fit)
     preprocess = {"size": side, **decoder.description, "mean": [0.0] * 3, "std": [1 / 255] * 3}
-    RecordingSession.facts = {"classes": '["a", "b"]', "preprocess": json.dumps(preprocess)}
-    RecordingSession.asked.clear()
+    RecordingSession.metadata = {"classes": '["a", "b"]', "preprocess": json.dumps(preprocess)}
+    RecordingSession.inputs.clear()
     pixels = np.random.default_rng(width * 1000 + height).integers(0, 256, (height, width, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "picture.png")
     code = (
@@ -365,5 +364,5 @@ def test_the_client_of_the_documentation_sees_the_same_pixels(
     monkeypatch.setitem(sys.modules, "onnxruntime", SimpleNamespace(InferenceSession=RecordingSession))
     monkeypatch.setattr(sys, "argv", ["example.py", "model.onnx", str(tmp_path / "picture.png")])
     runpy.run_path(str(tmp_path / "example.py"))
-    (asked_NCHW,) = RecordingSession.asked
-    assert np.array_equal(asked_NCHW[0].transpose(1, 2, 0).round(), decoder(tmp_path / "picture.png"))
+    (input_NCHW,) = RecordingSession.inputs
+    assert np.array_equal(input_NCHW[0].transpose(1, 2, 0).round(), decoder(tmp_path / "picture.png"))

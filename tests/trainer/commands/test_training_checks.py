@@ -1,4 +1,4 @@
-"""What is looked at before a run, on both sides of each limit: a machine that is well passes, one thing short is named."""
+"""Checks before a run, on both sides of each limit: a good machine passes, and a single problem is reported."""
 
 from __future__ import annotations
 
@@ -22,13 +22,12 @@ from trainer.host.health import Check
 from trainer.host.limits import Memory
 
 GIB, MIB = 2**30, 2**20
-CHECKPOINT = 90 * MIB
-"""Of ResNet-18 with its momentum: 11.2 million parameters, two floats each."""
+CHECKPOINT = 90 * MIB  # ResNet-18 with its momentum: 11.2 million parameters, two floats each
 
 
-def only(found: Any) -> Check:
-    (check,) = [found] if isinstance(found, Check) else found
-    assert (check.remedy == "") is (check.state == "good"), "what is not good has a remedy"
+def only(checked: Any) -> Check:
+    (check,) = [checked] if isinstance(checked, Check) else checked
+    assert (check.remedy == "") is (check.state == "good"), "every problem has a remedy"
     return check
 
 
@@ -41,7 +40,7 @@ def _well(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("well")
-def test_nothing_is_said_before_a_run_where_all_is_well(tmp_path: Path) -> None:
+def test_a_good_machine_has_no_preflight_messages(tmp_path: Path) -> None:
     assert health.preflight(tmp_path) == []
 
 
@@ -54,7 +53,7 @@ def raising(error: Exception) -> Callable[..., Any]:
 
 @pytest.mark.usefixtures("well")
 @pytest.mark.parametrize(
-    ("name", "instead", "said"),
+    ("name", "replacement", "expected"),
     [
         ("usable_memory", lambda: Memory(8 * GIB, 2 * GIB - 1), "memory: 2.0 of 8.0 GiB free; close other programs"),
         (
@@ -67,12 +66,12 @@ def raising(error: Exception) -> Callable[..., Any]:
         ("probe", raising(OSError(30, "Read-only file system")), "Read-only file system; keep runs on a writable disk"),
     ],
 )
-def test_a_single_thing_that_is_short_is_said_before_a_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, instead: Callable[..., Any], said: str
+def test_a_single_problem_is_reported_by_preflight(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, replacement: Callable[..., Any], expected: str
 ) -> None:
-    monkeypatch.setattr(health, name, instead)
+    monkeypatch.setattr(health, name, replacement)
     (line,) = health.preflight(tmp_path)
-    assert said in line
+    assert expected in line
 
 
 @pytest.mark.parametrize(("available", "state"), [(2 * GIB, "good"), (2 * GIB - 1, "warning"), (0, "warning")])
@@ -89,7 +88,7 @@ def test_two_gib_of_memory_are_enough(monkeypatch: pytest.MonkeyPatch, available
         (math.inf, "good"), (0, "bad"),
     ],
 )  # fmt: skip
-def test_a_run_needs_room_for_checkpoints(
+def test_a_run_needs_disk_space_for_checkpoints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: float, state: str
 ) -> None:
     monkeypatch.setattr(health, "free_bytes", lambda _: free)
@@ -98,27 +97,25 @@ def test_a_run_needs_room_for_checkpoints(
     assert ("free space unknown" in disk.found) is math.isinf(free)
 
 
-def test_a_folder_of_runs_that_is_not_there_yet_is_judged_by_the_nearest_one_that_is(
+def test_a_missing_runs_folder_is_checked_by_its_nearest_existing_parent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[Path] = []
+    probed: list[Path] = []
 
-    def ask(place: Path) -> float:
-        asked.append(place)
+    def probe(place: Path) -> float:
+        probed.append(place)
         return 100.0 * GIB
 
-    monkeypatch.setattr(health, "free_bytes", ask)
-    monkeypatch.setattr(health, "probe", ask)
+    monkeypatch.setattr(health, "free_bytes", probe)
+    monkeypatch.setattr(health, "probe", probe)
     list(health.disk_checks(tmp_path / "a" / "b"))
     (tmp_path / "a").mkdir()
     list(health.disk_checks(tmp_path / "a" / "b"))
-    assert asked == [tmp_path, tmp_path, tmp_path / "a", tmp_path / "a"]
+    assert probed == [tmp_path, tmp_path, tmp_path / "a", tmp_path / "a"]
 
 
 @pytest.mark.parametrize(("free", "state"), [(256 * MIB, "good"), (256 * MIB - 1, "warning")])
-def test_shared_memory_has_room_for_workers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, state: str
-) -> None:
+def test_workers_need_shared_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, state: str) -> None:
     monkeypatch.setattr(health, "_SHARED_MEMORY", tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
     assert only(health.shared_memory_check()).state == state
@@ -135,7 +132,7 @@ def test_python_must_be_new_enough(monkeypatch: pytest.MonkeyPatch, version: tup
 
 
 @pytest.mark.parametrize(("free", "state"), [(40 * GIB, "good"), (40 * GIB - 1, "warning")])
-def test_a_gpu_of_which_half_is_free_is_not_crowded(monkeypatch: pytest.MonkeyPatch, free: int, state: str) -> None:
+def test_a_gpu_needs_half_of_its_memory_free(monkeypatch: pytest.MonkeyPatch, free: int, state: str) -> None:
     monkeypatch.setattr(checks, "choose_device", lambda _: torch.device("cuda", 0))
     monkeypatch.setattr(checks, "describe_device", lambda _: {"name": "A GPU"})
     monkeypatch.setattr(checks, "driver_version", lambda: "1")
@@ -143,36 +140,36 @@ def test_a_gpu_of_which_half_is_free_is_not_crowded(monkeypatch: pytest.MonkeyPa
     assert only(checks._device("auto")).state == state
 
 
-def test_a_device_that_is_not_there_is_bad(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_device_is_bad(monkeypatch: pytest.MonkeyPatch) -> None:
     assert only(checks._device("cpu")).state == "good"
     monkeypatch.setattr(checks, "choose_device", raising(DeviceError("no such device")))
     assert (only(checks._device("cuda:7")).state, only(checks._device("cuda:7")).found) == ("bad", "no such device")
 
 
 @pytest.mark.parametrize(
-    ("there", "network", "state"),
+    ("exists", "network", "state"),
     [(True, "warning", "good"), (True, "good", "good"), (False, "good", "good"), (False, "warning", "bad")],
 )
-def test_what_is_downloaded_is_there_or_can_be_had(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool, network: str, state: str
+def test_downloads_need_the_file_or_a_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exists: bool, network: str, state: str
 ) -> None:
     monkeypatch.setattr(checks, "network_check", lambda _: Check(name="network", state=network, found="x", remedy="y"))
     path = tmp_path / "archive"
-    if there:
+    if exists:
         path.touch()
     assert only(checks._download(path, "data", "https://example.invalid", "images")).state == state
 
 
-def test_weights_that_cannot_be_read_are_bad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = SimpleNamespace(origin="a file", state={"a": 1})
-    monkeypatch.setattr(checks, "find_initial_weights", lambda *_: found)
+def test_unreadable_weights_are_bad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = SimpleNamespace(origin="a file", state={"a": 1})
+    monkeypatch.setattr(checks, "find_initial_weights", lambda *_: weights)
     assert only(checks._weights("w.pt", tmp_path)).found == "a file: 1 tensors"
     monkeypatch.setattr(checks, "find_initial_weights", raising(CheckpointError("damaged")))
     assert only(checks._weights("w.pt", tmp_path)).state == "bad"
 
 
 @pytest.mark.parametrize(
-    ("overrides", "looked_at"),
+    ("overrides", "expected"),
     [
         (("data.kind=digits",), []),
         (("data.kind=digits", "run.device=cpu"), ["device cpu"]),
@@ -183,14 +180,14 @@ def test_weights_that_cannot_be_read_are_bad(tmp_path: Path, monkeypatch: pytest
     ],
     ids=" ".join,
 )
-def test_a_configuration_is_asked_for_what_it_needs_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: tuple[str, ...], looked_at: list[str]
+def test_a_configuration_is_checked_only_for_what_it_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: tuple[str, ...], expected: list[str]
 ) -> None:
-    asked: list[str] = []
+    checked: list[str] = []
     good = Check(name="x", state="good", found="")
 
     def note(what: str) -> Check:
-        asked.append(what)
+        checked.append(what)
         return good
 
     monkeypatch.setattr(checks, "setting_checks", lambda _: [])
@@ -199,8 +196,8 @@ def test_a_configuration_is_asked_for_what_it_needs_and_nothing_else(
     monkeypatch.setattr(checks, "_download", lambda _path, name, _url, what: note(f"{name} {what}"))
     monkeypatch.setattr(checks, "_weights", lambda reference, _: note(f"weights {reference}"))
     config = build_config({}, {}, "test", list(overrides))
-    assert list(checks.config_checks(config, tmp_path, lambda *_: None)) == [good] * len(looked_at)
-    assert asked == looked_at
+    assert list(checks.config_checks(config, tmp_path, lambda *_: None)) == [good] * len(expected)
+    assert checked == expected
 
 
 # The data -------------------------------------------------------------------------------------------------------------
@@ -214,7 +211,8 @@ def noise(**counts: int) -> DataSet:
     return DataSet(name="x", classes=("a", "b"), splits=dict(splits), fingerprint="f", identity={}, preprocess={})
 
 
-def test_data_that_can_be_trained_pass() -> None:
+def test_trainable_data_passes() -> None:
+    """`check` raises an error otherwise."""
     noise(train=8, test=1).check(batch_size=8, num_classes="auto")
     noise(train=8, val=1, test=0).check(batch_size=8, num_classes=2)
 
@@ -230,22 +228,21 @@ def test_data_that_can_be_trained_pass() -> None:
         (noise(train=8, val=0, test=9), 8, "auto", "the val split holds no images"),
     ],
 )  # fmt: skip
-def test_data_with_one_thing_wrong_are_refused(
+def test_data_with_a_single_problem_is_refused(
     data: DataSet, batch_size: int, num_classes: int | str, message: str
 ) -> None:
     with pytest.raises(DataError, match=message):
         data.check(batch_size=batch_size, num_classes=num_classes)
 
 
-def test_one_class_is_none_to_tell_apart() -> None:
+def test_data_with_one_class_is_refused() -> None:
     data = noise(train=8, test=1)
     object.__setattr__(data, "classes", ("a",))
     with pytest.raises(DataError, match="found 1 class; a classifier needs at least two"):
         data.check(batch_size=8, num_classes="auto")
 
 
-NEEDED = 100 * 32 * 32 * 3
-"""Bytes of a hundred images."""
+NEEDED = 100 * 32 * 32 * 3  # bytes of a hundred images
 
 
 @pytest.mark.parametrize(
@@ -256,7 +253,7 @@ NEEDED = 100 * 32 * 32 * 3
         ("cuda", 2 * NEEDED - 2, 9 * NEEDED, "none"), ("cuda", 2 * NEEDED - 2, 0, "none"),
     ],
 )  # fmt: skip
-def test_decoded_images_are_kept_where_there_is_room(
+def test_decoded_images_are_kept_where_they_fit(
     monkeypatch: pytest.MonkeyPatch, device: str, ram: int, gpu: float, place: str
 ) -> None:
     monkeypatch.setattr(build, "usable_memory", lambda: Memory(ram, ram))

@@ -1,3 +1,5 @@
+"""The learning rate at each step: shapes, edits, and changes of the length."""
+
 from __future__ import annotations
 
 from itertools import pairwise
@@ -13,7 +15,7 @@ def schedule(*overrides: str, steps_per_epoch: int = 10) -> LrSchedule:
     return schedule_of(build_config({}, {}, "test", list(overrides)), steps_per_epoch=steps_per_epoch)
 
 
-def test_linear_rises_and_falls_to_its_end() -> None:
+def test_a_linear_schedule_rises_and_falls() -> None:
     lr = schedule("train.epochs=10", "optim.lr=1.0", "schedule.warmup=0.2", "schedule.warmup_start=0.2")
     assert lr.at(0) == pytest.approx(0.2)
     assert lr.at(20) == pytest.approx(1.0)
@@ -21,26 +23,26 @@ def test_linear_rises_and_falls_to_its_end() -> None:
     assert lr.at(99) == pytest.approx(1 / 80)
 
 
-def test_cosine_per_epoch_is_the_one_of_torch() -> None:
+def test_cosine_per_epoch_equals_torchs() -> None:
     lr = schedule_of(load_config("cifar-tutorial").config, steps_per_epoch=391)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
-    theirs = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=200)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=200)
     for epoch in range(200):
         expected = optimizer.param_groups[0]["lr"]
         assert lr.at(epoch * 391) == pytest.approx(expected, rel=1e-9)
         assert lr.at(epoch * 391 + 390) == lr.at(epoch * 391)
         optimizer.step()
-        theirs.step()
+        scheduler.step()
 
 
-def test_steps_multiply_at_milestones() -> None:
+def test_a_step_schedule_multiplies_at_milestones() -> None:
     lr = schedule(
         "train.epochs=9", "optim.lr=1.0", "schedule.name=step", "schedule.milestones=[3, 6]", "schedule.warmup=0.0"
     )  # fmt: skip
     assert [lr.at(epoch * 10) for epoch in (0, 2, 3, 5, 6, 8)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
 
 
-def test_an_edit_scales_the_rest_and_leaves_the_past() -> None:
+def test_an_edit_scales_only_later_steps() -> None:
     lr = schedule("train.epochs=10", "optim.lr=1.0")
     before = [lr.at(step) for step in range(100)]
     lr.edit(50, 0.5)
@@ -51,7 +53,7 @@ def test_an_edit_scales_the_rest_and_leaves_the_past() -> None:
     assert after[70:] == pytest.approx([0.05 * rate for rate in before[70:]])
 
 
-def test_constant_stays() -> None:
+def test_a_constant_schedule_stays_constant() -> None:
     lr = schedule("schedule.name=constant", "schedule.warmup=0.0", "optim.lr=0.3")
     assert {lr.at(step) for step in range(100)} == {0.3}
 
@@ -74,7 +76,7 @@ def test_a_longer_plan_does_not_warm_up_again(unit: str, name: str, plans: tuple
         assert [again.at(step) for step in range(lr.total_steps)] == [lr.at(step) for step in range(lr.total_steps)]
 
 
-def test_a_longer_plan_goes_on_in_its_warm_up() -> None:
+def test_a_longer_plan_continues_its_warm_up() -> None:
     lr = schedule("train.epochs=10", "schedule.warmup=0.5")
     before = [lr.at(step) for step in range(50)]
     lr.replan(40)

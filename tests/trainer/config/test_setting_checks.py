@@ -1,4 +1,4 @@
-"""Settings that are valid one by one and make no sense together."""
+"""Settings that are valid alone but not together."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from trainer.errors import ConfigError
 
 
 def configured(*overrides: str) -> Config:
-    """The defaults with overrides."""
+    """The default configuration with overrides."""
     return build_config({}, {}, "test", list(overrides))
 
 
@@ -54,7 +54,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("overrides", CASES, ids=" ".join)
-def test_settings_that_make_no_sense_together_are_named_with_a_remedy(overrides: tuple[str, ...]) -> None:
+def test_conflicting_settings_are_named_with_a_remedy(overrides: tuple[str, ...]) -> None:
     config = configured(*overrides)
     (check,) = setting_checks(config)
     assert CASES[overrides] in check.found
@@ -65,17 +65,17 @@ def test_settings_that_make_no_sense_together_are_named_with_a_remedy(overrides:
     "override",
     ["data.mean=1e12,0,0", "data.mean=0,0,-1e12", "data.std=1e-30,1,1", "data.std=1e6,1,1", "data.crop_pct=1e-9"],
 )
-def test_pixels_that_are_lost_are_bad(override: str) -> None:
+def test_settings_that_destroy_the_pixels_are_bad(override: str) -> None:
     assert [check.state for check in setting_checks(configured(FOLDER, override))] == ["bad"]
 
 
 @pytest.mark.parametrize("override", ["data.mean=0,0,0", "data.std=1,1,1", f"data.std={1 / 255},1,1"])
-def test_usual_scales_are_not_remarked_on(override: str) -> None:
+def test_usual_scales_are_not_reported(override: str) -> None:
     assert not setting_checks(configured(FOLDER, override, "data.crop_pct=0.5"))
 
 
 @pytest.mark.parametrize(
-    ("images", "overrides", "found"),
+    ("images", "overrides", "expected"),
     [
         (100, ("data.batch_size=64",), "each epoch drops 36 of 100"),
         (100, ("data.batch_size=64", "data.drop_last=false"), ""),
@@ -85,11 +85,11 @@ def test_usual_scales_are_not_remarked_on(override: str) -> None:
         (64, ("data.batch_size=64", "train.epochs=4", "schedule.warmup=0.0"), ""),
     ],
 )
-def test_what_depends_on_the_number_of_images_is_looked_at_too(
-    images: int, overrides: tuple[str, ...], found: str
+def test_settings_are_checked_against_the_number_of_images(
+    images: int, overrides: tuple[str, ...], expected: str
 ) -> None:
     warnings = setting_warnings(configured(*overrides), images)
-    assert [found in warning for warning in warnings] == ([True] if found else [])
+    assert [expected in warning for warning in warnings] == ([True] if expected else [])
 
 
 EDGES = [
@@ -109,7 +109,7 @@ EDGES = [
 
 
 @pytest.mark.parametrize(("sound", "doubtful", "state"), EDGES, ids=[" ".join(doubtful) for _, doubtful, _ in EDGES])
-def test_a_setting_is_named_from_its_limit_on(sound: tuple[str, ...], doubtful: tuple[str, ...], state: str) -> None:
+def test_a_setting_is_reported_beyond_its_limit(sound: tuple[str, ...], doubtful: tuple[str, ...], state: str) -> None:
     assert setting_checks(configured(*sound)) == []
     assert [check.state for check in setting_checks(configured(*doubtful))] == [state]
 
@@ -126,7 +126,7 @@ def test_a_setting_is_named_from_its_limit_on(sound: tuple[str, ...], doubtful: 
         (321, ("data.batch_size=64", "train.epochs=1", "data.drop_last=true"), True),  # five
     ],
 )  # fmt: skip
-def test_steps_of_an_epoch_are_named_from_their_limit_on(
+def test_the_number_of_steps_is_reported_beyond_its_limit(
     images: int, overrides: tuple[str, ...], expected: bool
 ) -> None:
     before = setting_checks(configured(*overrides))
@@ -134,13 +134,13 @@ def test_steps_of_an_epoch_are_named_from_their_limit_on(
 
 
 @pytest.mark.parametrize("name", shipped_names())
-def test_shipped_configurations_make_sense(name: str) -> None:
+def test_shipped_configurations_have_no_conflicts(name: str) -> None:
     assert not setting_checks(load_config(name).config)
 
 
 @settings(max_examples=30, deadline=None)
 @given(size=st.integers(8, 14), side=st.integers(1, 32))
-def test_cutout_is_refused_exactly_where_every_training_image_is_blank(size: int, side: int) -> None:
+def test_cutout_is_refused_exactly_where_it_blanks_every_image(size: int, side: int) -> None:
     config = configured(f"data.image_size={size}", f"data.cutout={side}")
     normalize = Normalize.of([0.0] * 3, [1.0] * 3, torch.device("cpu"))
     positions = torch.arange(4 * size * size)
@@ -153,7 +153,7 @@ def test_cutout_is_refused_exactly_where_every_training_image_is_blank(size: int
     assert (hidden > 0.4) == bool(setting_checks(config)) or abs(hidden - 0.4) < 0.03
 
 
-def test_a_run_is_refused_before_anything_is_written_doctor_says_so_and_an_old_run_is_warned(
+def test_a_conflict_is_refused_by_train_and_doctor_and_warned_about_on_resume(
     make_config: ConfigMaker, tmp_path: Path
 ) -> None:
     arguments = argparse.Namespace(resume=None, config="digits", name=None, runs_dir=tmp_path)
@@ -165,4 +165,6 @@ def test_a_run_is_refused_before_anything_is_written_doctor_says_so_and_an_old_r
         for check in checks.config_checks(config, tmp_path, lambda *_: None)
     )
     notes = view_of(train(config, tmp_path).run.run_dir).notes
-    assert any("data.cutout 16 hides every pixel" in note.text for note in notes), "begun by an older version"
+    assert any("data.cutout 16 hides every pixel" in note.text for note in notes), (
+        "a run that an older version has started"
+    )

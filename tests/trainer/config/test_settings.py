@@ -1,4 +1,4 @@
-"""Every setting on the command line, in a file and in a resume, and which settings of a run hold now."""
+"""Every setting on the command line, in a file and in a resume, and the current settings of a run."""
 
 from __future__ import annotations
 
@@ -59,11 +59,11 @@ def test_every_key_takes_any_value_of_its_type_from_the_command_line(key: str, d
     kind = type_of(key)
     value = data.draw(values_of(kind))
     (token,) = split_overrides([f"{key}={typed(value)}"]).overrides
-    ((found, read),) = parse_overrides([token])
+    ((parsed_key, read),) = parse_overrides([token])
     if kind.optional and typed(value).lower() == "none":
         value = None
     read = kind.expand_shorthand(read)
-    assert (found, read, type(read)) == (key, value, type(value))
+    assert (parsed_key, read, type(read)) == (key, value, type(value))
 
 
 SPECIAL = {"data.reading": "1",
@@ -72,7 +72,7 @@ SPECIAL = {"data.reading": "1",
     "model.unfreeze_after": "none", "model.unfreeze_every": "0", "model.num_classes": "7", "train.grad_accum_steps": "2",
     "schedule.milestones": "", "schedule.name": "cosine", "export.opset": "19", "run.sinks": "tensorboard",
 }  # fmt: skip
-"""Values that agree with the defaults of other keys; of the other keys any value does."""
+"""Values that are valid with the defaults of other keys; any value is valid for keys that are not listed."""
 
 
 def one_value(key: str) -> str:
@@ -86,7 +86,7 @@ def one_value(key: str) -> str:
 
 
 @pytest.mark.parametrize("key", known_keys())
-def test_every_key_is_known_everywhere(key: str, tmp_path: Path) -> None:
+def test_every_key_works_on_the_command_line_in_files_and_in_resumes(key: str, tmp_path: Path) -> None:
     tokens = split_overrides([f"{key}={one_value(key)}", "c.yaml"])
     assert tokens.rest == ["c.yaml"]
     (tmp_path / "c.yaml").write_text("")
@@ -103,7 +103,7 @@ def test_every_key_is_known_everywhere(key: str, tmp_path: Path) -> None:
             resumed_config(run, tokens.overrides)
 
 
-def test_names_of_keys_and_formats_stand_for_something() -> None:
+def test_listed_keys_and_formats_exist() -> None:
     groups = [f"{group}." for group in Config.model_fields]
     assert set(RESUME_OVERRIDES) <= {*known_keys(), *groups}
     assert all(key in known_keys() and may_change_on_resume(key) for key in CHANGEABLE)
@@ -111,7 +111,7 @@ def test_names_of_keys_and_formats_stand_for_something() -> None:
 
 
 @pytest.mark.parametrize("text", ["My #1 photos", "2024", "null", "true", "[a]", "'x'", " x ", "a: b", "1e5", "~"])
-def test_text_is_taken_as_it_is(text: str) -> None:
+def test_text_is_taken_literally(text: str) -> None:
     assert build_config({}, {}, "test", [f"data.root={text}"]).data.root == text
 
 
@@ -137,18 +137,18 @@ def test_a_list_needs_no_brackets(text: str, sinks: list[str]) -> None:
     [
         ("train.epochs=3 # three", "train.epochs: expected int; found '3 # three'"),
         ("train.max_grad_norm=", "train.max_grad_norm: expected none or float; found ''"),
-        ("run.sinks=nobody", "run.sinks: expected a list of tensorboard or wandb or mlflow or trackio; found 'nobody'"),
+        ("run.sinks=other", "run.sinks: expected a list of tensorboard or wandb or mlflow or trackio; found 'other'"),
         ("schedule.milestones=x", "schedule.milestones: expected a list of int; found 'x'"),
         ("schedule.milestones=[1", "expected a list such as [1, 2], found '[1'"),
     ],
 )
-def test_what_is_not_of_the_type_is_explained(token: str, message: str) -> None:
+def test_a_value_of_another_type_is_explained(token: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         build_config({}, {}, "test", [token])
     assert message in str(caught.value)
 
 
-# Which settings of a run hold now --------------------------------------------------------------------------------------
+# Current settings of a run ---------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -165,8 +165,8 @@ def run(tmp_path: Path) -> RunDir:
 
 
 @pytest.mark.parametrize("key", [key for key in known_keys() if one_value(key) != "none"])
-def test_what_a_resume_may_change_is_the_runs_and_all_else_the_checkpoints(key: str, run: RunDir) -> None:
-    """Whether one asks with a checkpoint, as export and predict do, or for the run, as eval does."""
+def test_changeable_settings_come_from_the_run_and_others_from_the_checkpoint(key: str, run: RunDir) -> None:
+    """The same with a checkpoint's settings, as in export and predict, and for the run alone, as in eval."""
     edited = build_config({}, {}, "test", [f"{key}={one_value(key)}"])
     run.config.write_text(to_yaml(edited))
     expected = edited if may_change_on_resume(key) else Config()
@@ -174,7 +174,7 @@ def test_what_a_resume_may_change_is_the_runs_and_all_else_the_checkpoints(key: 
     assert settings_now(run) == expected
 
 
-def test_without_one_of_the_two_the_other_holds(run: RunDir) -> None:
+def test_settings_come_from_the_run_or_the_checkpoint_if_one_is_missing(run: RunDir) -> None:
     other = build_config({}, {}, "test", ["export.opset=19"])
     assert settings_now(None, other.model_dump(mode="json")) == other
     run.config.unlink()
@@ -184,7 +184,7 @@ def test_without_one_of_the_two_the_other_holds(run: RunDir) -> None:
     assert settings_now(run) == other
 
 
-def test_every_command_uses_what_holds_now(
+def test_every_command_uses_the_current_settings(
     make_folder: FolderMaker, make_config: ConfigMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = make_folder()
@@ -193,12 +193,12 @@ def test_every_command_uses_what_holds_now(
     moved = root.rename(tmp_path / "moved")
     changes = (f"data.root={moved}", "export.opset=18", "export.safetensors=true", "export.embed_preprocess=true")
     assert train(config, tmp_path, resume=run, overrides=changes).exit_code == 0
-    made: list[command._Export] = []
-    monkeypatch.setattr(command._Export, "run", lambda export, _name: made.append(export))
+    exports: list[command._Export] = []
+    monkeypatch.setattr(command._Export, "run", lambda export, _name: exports.append(export))
     monkeypatch.setattr(command, "_require_torch", lambda: None)
     for which in ("latest", "best", "default"):
         command.export_run(run, command.ExportOptions(which=which), lambda _: None)
-        export = made[-1]
+        export = exports[-1]
         assert (export._formats, export._exported.embed, export._exported.config.export.opset) == (
             ["safetensors"],
             True,
@@ -214,7 +214,7 @@ def test_every_command_uses_what_holds_now(
 # Relative folders of images --------------------------------------------------------------------------------------------
 
 
-def test_a_relative_root_starts_where_the_run_was_started(
+def test_a_relative_root_is_relative_to_where_the_run_was_started(
     run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
@@ -222,22 +222,22 @@ def test_a_relative_root_starts_where_the_run_was_started(
         (folder / "photos").mkdir(parents=True)
 
     def root(*overrides: str) -> str:
-        found = resumed_config(run, list(overrides)).data.root
+        resumed = resumed_config(run, list(overrides)).data.root
         if not overrides:
-            assert settings_now(run).data.root == found
-        return found
+            assert settings_now(run).data.root == resumed
+        return resumed
 
     run.config.write_text(to_yaml(build_config({}, {}, "test", ["data.kind=imagefolder", "data.root=photos"])))
     recorded = read_run_config(run).model_dump(mode="json")
     write_checkpoint(CheckpointFolder(run, keep=2).at(1), checkpoint_of({}, config=recorded))
     monkeypatch.chdir(elsewhere)
-    assert root() == "photos", "an older run does not say where"
+    assert root() == "photos", "an older run has not recorded its working directory"
     monkeypatch.chdir(here)
     write_env(run, {})
     assert root() == "photos"
     monkeypatch.chdir(elsewhere)
     assert root() == str(here / "photos")
-    assert root("data.root=photos") == "photos", "what is typed now starts here"
+    assert root("data.root=photos") == "photos", "an override is relative to the current directory"
     (here / "photos").rmdir()
     assert root() == "photos", "run and images may have moved together"
     run.env.write_text("[]")

@@ -1,4 +1,4 @@
-"""One value of a configuration is changed; everything else stays as its author wrote it."""
+"""Changes of one value in a configuration file; everything else stays as its author wrote it."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def test_only_the_value_changes(before: str, after: str) -> None:
 @pytest.mark.parametrize(
     "text", ["optim:\n", "optim: {}\n", "optim: none\n", "{run: {name: a}}\n", "run:\n  name: a\n...\n"]
 )
-def test_what_cannot_be_changed_alone_is_left_to_its_author(text: str) -> None:
+def test_a_file_that_cannot_be_edited_safely_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=r"edit it and set optim.lr: 0.03"):
         with_value(text, "optim.lr", 0.03, source="mine.yaml")
 
 
 @given(value=st.floats(1e-8, 100.0))
-def test_a_rate_is_read_back_as_it_was_written(value: float) -> None:
+def test_a_written_rate_is_read_back(value: float) -> None:
     text = with_value("optim:\n  lr: 0.1\n", "optim.lr", value, source="mine.yaml")
     assert read_mapping(text, source="mine.yaml")[0] == {"optim": {"lr": pytest.approx(value, rel=1e-5)}}
 
@@ -67,6 +67,6 @@ def test_a_file_keeps_its_mode_and_its_link(tmp_path: Path) -> None:
     assert load_config(str(link)).config.optim.lr == 0.03
 
 
-def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_an_unwritable_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nowhere\.yaml: optim\.lr cannot be written: .*No such file"):
         write_value(tmp_path / "nowhere.yaml", "optim.lr", 0.03)

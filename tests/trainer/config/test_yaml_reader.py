@@ -1,3 +1,5 @@
+"""Reading and writing YAML: version 1.2 scalars, line numbers, refusals."""
+
 from __future__ import annotations
 
 import pytest
@@ -22,12 +24,12 @@ def test_scalars_follow_yaml_1_2(text: str, value: object) -> None:
 
 
 @pytest.mark.parametrize("text", ["3 # three", "'7'", "[1]", "a: b", "!!int 3", "&x 3", "1_000", "9" * 5000, ""])
-def test_what_is_no_plain_value_stays_text(text: str) -> None:
+def test_text_that_is_not_a_plain_scalar_stays_text(text: str) -> None:
     assert read_scalar(text) == text
 
 
 @pytest.mark.parametrize("text", ["1]", "[1", "[1] # one", "*x", "[!!python/name:os.system]"])
-def test_what_is_no_list_is_refused(text: str) -> None:
+def test_text_that_is_not_a_list_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=r"expected a list such as|tags are not supported"):
         read_list(text, source="test")
 
@@ -36,8 +38,8 @@ def test_what_is_no_list_is_refused(text: str) -> None:
     st.text(st.characters(exclude_categories=["Cs"]), max_size=80)
     | st.sampled_from(["1e5", "08", "0o7", "null", "\U000e0067"])
 )
-def test_any_text_is_written_so_that_it_is_read_back(text: str) -> None:
-    """By this program's reader, and by PyYAML's own, which follows YAML 1.1."""
+def test_any_text_is_read_back_from_written_yaml(text: str) -> None:
+    """By this program's reader and by PyYAML's, which follows YAML 1.1."""
     document = f"run:\n  name: {write_scalar(text)}\n  seed: 1\n"
     for written in (document, write_yaml({"run": {"name": text, "seed": 1}})):
         assert read_mapping(written, source="f.yaml")[0] == {"run": {"name": text, "seed": 1}}
@@ -60,7 +62,7 @@ def test_every_key_has_its_line() -> None:
         ("a: !!python/object/apply:os.system ['true']\n", "f.yaml:1"),
     ],
 )
-def test_refusals_name_the_place(text: str, message: str) -> None:
+def test_refusals_name_the_line(text: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         read_mapping(text, source="f.yaml")
     assert message in str(caught.value)

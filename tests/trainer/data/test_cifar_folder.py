@@ -1,4 +1,4 @@
-"""CIFAR-10 as an image folder: set R18_CIFAR_DIR to a folder that holds `train/<class>` and `test/<class>`."""
+"""CIFAR-10 as an image folder: set R18_CIFAR_DIR to a folder with `train/<class>` and `test/<class>`."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Random draws and augmentation: distributions, independence of batches, and agreement with Pillow."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -17,19 +19,20 @@ from trainer.data.augment.mixing import Mix, Mixer, beta_quantiles
 from trainer.data.augment.trivial_augment import OPERATIONS, Operations
 from trainer.data.draws import Stream, balanced_order, draw, draw_below, epoch_order
 
+AFFINE = Image.Transform.AFFINE
 IDENTITY = Normalize.of([0.0] * 3, [1 / 255] * 3, torch.device("cpu"))
 
 
 def augment(
     pixels: Tensor, epoch: int = 0, seed: int = 0, positions: Tensor | None = None, **settings: object
 ) -> Tensor:
-    """All images of a data set as one batch, in pixel units, NHWC."""
+    """All images of a data set as one augmented batch, in pixel units, NHWC."""
     config = DataConfig.model_validate({"image_size": pixels.shape[1], **settings})
     rows = torch.arange(len(pixels))
-    made = Augment(config=config, normalize=IDENTITY, seed=seed)(
+    images = Augment(config=config, normalize=IDENTITY, seed=seed)(
         pixels, rows, rows, rows if positions is None else positions, epoch
     )
-    return made.permute(0, 2, 3, 1)
+    return images.permute(0, 2, 3, 1)
 
 
 @pytest.fixture
@@ -38,13 +41,13 @@ def pixels() -> Tensor:
 
 
 def test_draws_are_splitmix64() -> None:
-    """The finalizer is checked against the published first output for the state 0 (Steele et al., reference code)."""
+    """The finalizer gives the published first output for state 0 (Steele et al., reference code)."""
     from trainer.data.draws import _mix_int
 
     assert _mix_int(0) == 0xE220A8397B1DCDAF
 
 
-def test_draws_depend_on_every_part_of_the_key_and_on_nothing_else() -> None:
+def test_draws_depend_only_on_their_key() -> None:
     positions = torch.arange(1000)
     base = draw(positions, seed=1, epoch=2, stream=Stream.FLIP)
     assert torch.equal(base, draw(positions, seed=1, epoch=2, stream=Stream.FLIP))
@@ -62,7 +65,7 @@ def test_draws_are_uniform() -> None:
     assert int(counts.max()) < 10_400
 
 
-def test_an_epochs_order_is_a_permutation_of_its_own() -> None:
+def test_each_epoch_has_its_own_permutation() -> None:
     first, second = (epoch_order(1000, seed=0, epoch=epoch) for epoch in (0, 1))
     assert torch.equal(first.sort().values, torch.arange(1000))
     assert (first == second).float().mean() < 0.02
@@ -82,53 +85,53 @@ def test_alternating_flip_shows_each_side_every_second_epoch(pixels: Tensor) -> 
 
 @pytest.mark.parametrize("pad", ["zero", "reflect"])
 def test_crops_are_windows_of_the_padded_image(pixels: Tensor, pad: str) -> None:
-    made = augment(pixels, crop_pad=3, pad=pad)
+    images = augment(pixels, crop_pad=3, pad=pad)
     mode = {"zero": "constant", "reflect": "reflect"}[pad]
     padded = functional.pad(pixels.permute(0, 3, 1, 2).float(), (3, 3, 3, 3), mode=mode).permute(0, 2, 3, 1)
     offsets = set()
-    for image, source in zip(made, padded, strict=True):
+    for image, source in zip(images, padded, strict=True):
         windows = [(y, x) for y in range(7) for x in range(7) if torch.equal(image, source[y : y + 8, x : x + 8])]
-        assert windows, "an image is no window of its padded source"
+        assert windows, "an image is not a window of its padded source"
         offsets.add(windows[0])
     assert len(offsets) > 15
 
 
 def test_cutout_sets_a_square_to_the_mean(pixels: Tensor) -> None:
-    made = augment(pixels, cutout=4)
-    holes = (made == 0).all(3)
-    for hole, image, source in zip(holes, made, pixels, strict=True):
+    images = augment(pixels, cutout=4)
+    holes = (images == 0).all(3)
+    for hole, image, source in zip(holes, images, pixels, strict=True):
         rows, columns = hole.any(1).sum(), hole.any(0).sum()
         assert 2 <= int(rows) <= 4
         assert int(hole.sum()) == int(rows * columns)
         assert torch.equal(image[~hole], source.float()[~hole])
 
 
-def test_a_batch_does_not_depend_on_how_it_is_cut(pixels: Tensor) -> None:
+def test_augmentation_does_not_depend_on_the_division_into_batches(pixels: Tensor) -> None:
     config = DataConfig.model_validate({"image_size": 8, "crop_pad": 2, "flip": "random", "cutout": 3})
-    make = Augment(config=config, normalize=IDENTITY, seed=5)
+    augment_batch = Augment(config=config, normalize=IDENTITY, seed=5)
     ids, positions = epoch_order(40, seed=5, epoch=1), torch.arange(40)
-    whole = make(pixels, ids, ids, positions, 1)
-    parts = [make(pixels, ids[s], ids[s], positions[s], 1) for s in (slice(0, 13), slice(13, 40))]
+    whole = augment_batch(pixels, ids, ids, positions, 1)
+    parts = [augment_batch(pixels, ids[s], ids[s], positions[s], 1) for s in (slice(0, 13), slice(13, 40))]
     assert torch.equal(whole, torch.cat(parts))
-    streamed = make(pixels[ids], torch.arange(40), ids, positions, 1)
+    streamed = augment_batch(pixels[ids], torch.arange(40), ids, positions, 1)
     assert torch.equal(whole, streamed)
 
 
-def test_resized_crops_are_boxes_of_the_picture(pixels: Tensor) -> None:
-    """A picture whose colours are its coordinates shows which box came out."""
+def test_resized_crops_have_the_configured_areas_and_aspects(pixels: Tensor) -> None:
+    """An image whose colours are its coordinates shows the cropped box."""
     ramp = torch.arange(64, dtype=torch.uint8) * 4
     picture = torch.stack((ramp[:, None].expand(64, 64), ramp[None].expand(64, 64), ramp.new_zeros(64, 64)), dim=2)
-    made = augment(picture[None].expand(400, -1, -1, -1), resized_crop=0.25, flip="random")
-    height = (made[:, -1, 32, 0] - made[:, 0, 32, 0]) / (63 * 4)
-    width = (made[:, 32, -1, 1] - made[:, 32, 0, 1]) / (63 * 4)
+    images = augment(picture[None].expand(400, -1, -1, -1), resized_crop=0.25, flip="random")
+    height = (images[:, -1, 32, 0] - images[:, 0, 32, 0]) / (63 * 4)
+    width = (images[:, 32, -1, 1] - images[:, 32, 0, 1]) / (63 * 4)
     area = height * width.abs()
     assert 0.22 < float(area.min()) < 0.30
     assert float(area.max()) > 0.9
-    assert float((width < 0).float().mean()) == pytest.approx(0.5, abs=0.1), "mirrored ones run backwards"
+    assert float((width < 0).float().mean()) == pytest.approx(0.5, abs=0.1), "half of them are mirrored"
     aspect = width.abs() / height
     assert 0.72 < float(aspect.min()) < 0.8
     assert 1.25 < float(aspect.max()) < 1.37
-    assert float(made[..., :2].amax()) <= 255
+    assert float(images[..., :2].amax()) <= 255
 
 
 def one_operation(name: str, strength: float, pixels: Tensor, sign: float = 1.0) -> Tensor:
@@ -156,7 +159,7 @@ PILLOW: dict[str, Callable[[Image.Image], Image.Image]] = {
 
 @pytest.fixture(scope="module", params=["noise", "few values", "half white", "half black", "one value"])
 def photographs(request: pytest.FixtureRequest) -> Tensor:
-    """Pictures with other histograms: what an operation counts is the same for all of them only by accident."""
+    """Images with various histograms, since some operations depend on them."""
     generator = torch.Generator().manual_seed(0)
     noise = torch.randint(20, 200, (3, 24, 24, 3), generator=generator)
     half = torch.rand(noise.shape, generator=generator) < 0.6
@@ -170,14 +173,13 @@ def photographs(request: pytest.FixtureRequest) -> Tensor:
 
 
 @pytest.mark.parametrize("name", PILLOW)
-def test_operations_are_those_of_pillow(name: str, photographs: Tensor) -> None:
-    made = one_operation(name, 0.5, photographs)
-    within = {"posterize": 0.0, "solarize": 0.0, "equalize": 0.0, "identity": 0.001}.get(
-        name, 1.3
-    )  # whole numbers there
-    for image, source in zip(made, photographs, strict=True):
+def test_colour_operations_agree_with_pillow(name: str, photographs: Tensor) -> None:
+    images = one_operation(name, 0.5, photographs)
+    # Pillow rounds to whole numbers.
+    tolerance = {"posterize": 0.0, "solarize": 0.0, "equalize": 0.0, "identity": 0.001}.get(name, 1.3)
+    for image, source in zip(images, photographs, strict=True):
         wanted = torch.from_numpy(np.array(PILLOW[name](Image.fromarray(source.numpy())))).float()
-        assert float((image - wanted).abs().max()) <= within
+        assert float((image - wanted).abs().max()) <= tolerance
 
 
 @pytest.mark.parametrize(("pad", "mode"), [("zero", "constant"), ("reflect", "symmetric")])
@@ -185,47 +187,39 @@ def test_operations_are_those_of_pillow(name: str, photographs: Tensor) -> None:
 def test_crops_are_the_same_windows_with_operations(
     pixels: Tensor, pad: str, mode: Literal["constant", "symmetric"], flip: str
 ) -> None:
-    """Those that the identity was drawn for show it. Between pixels, the mirror stands on the picture's edge."""
+    """Images with the identity operation are exact windows; sampling mirrors at the edge of the outermost pixels."""
     key = {"seed": 0, "epoch": 0}
     rows = torch.arange(40)
-    still = (Operations.drawn(rows, **key).operation_N == OPERATIONS.index("identity")).nonzero().flatten()
+    unchanged = (Operations.drawn(rows, **key).operation_N == OPERATIONS.index("identity")).nonzero().flatten()
     columns, lines = (draw_below(7, rows, stream=stream, **key) for stream in (Stream.CROP_X, Stream.CROP_Y))
-    made = augment(pixels, crop_pad=3, pad=pad, flip=flip, trivial_augment=True)
+    images = augment(pixels, crop_pad=3, pad=pad, flip=flip, trivial_augment=True)
     flipped = draw_below(2, rows, stream=Stream.FLIP, **key) * (flip == "random")
-    assert len({(int(lines[row]), int(columns[row]), int(flipped[row])) for row in still}) > 2
-    for row in still.tolist():
+    assert len({(int(lines[row]), int(columns[row]), int(flipped[row])) for row in unchanged}) > 2
+    for row in unchanged.tolist():
         padded = np.pad(pixels[row].numpy(), ((3, 3), (3, 3), (0, 0)), mode=mode)
         window = padded[lines[row] :, columns[row] :][:8, :8]
         wanted = window[:, ::-1] if flipped[row] else window
-        assert made[row].numpy() == pytest.approx(wanted.astype(np.float32), abs=0.01)
+        assert images[row].numpy() == pytest.approx(wanted.astype(np.float32), abs=0.01)
 
 
 @pytest.mark.parametrize(
     ("name", "strength", "wanted"),
     [
         ("rotate", 90 / 135, lambda image: image.rotate(90)),
-        (
-            "translate_x",
-            0.5 * 224 / 32,
-            lambda image: image.transform(image.size, Image.Transform.AFFINE, (1, 0, 12, 0, 1, 0)),
-        ),
-        (
-            "translate_y",
-            0.5 * 224 / 32,
-            lambda image: image.transform(image.size, Image.Transform.AFFINE, (1, 0, 0, 0, 1, 12)),
-        ),
+        ("translate_x", 0.5 * 224 / 32, lambda image: image.transform(image.size, AFFINE, (1, 0, 12, 0, 1, 0))),
+        ("translate_y", 0.5 * 224 / 32, lambda image: image.transform(image.size, AFFINE, (1, 0, 0, 0, 1, 12))),
     ],
 )
-def test_movements_are_those_of_pillow(
+def test_rotations_and_translations_agree_with_pillow(
     name: str, strength: float, wanted: Callable[[Image.Image], Image.Image]
 ) -> None:
     noise = torch.randint(0, 256, (1, 24, 24, 3), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
-    made = one_operation(name, strength, noise)[0]
+    images = one_operation(name, strength, noise)[0]
     expected = torch.from_numpy(np.array(wanted(Image.fromarray(noise[0].numpy())))).float()
-    assert float((made - expected).abs().max()) <= 0.02
+    assert float((images - expected).abs().max()) <= 0.02
 
 
-def test_shears_move_opposite_edges_apart() -> None:
+def test_shears_move_opposite_edges_in_opposite_directions() -> None:
     bar = torch.zeros(1, 33, 33, 3, dtype=torch.uint8)
     bar[:, :, 15:18] = 255
     sheared = one_operation("shear_x", 0.3, bar)[0, :, :, 0]
@@ -241,7 +235,7 @@ def test_every_operation_is_drawn_about_equally_often() -> None:
     assert {round(30 * value) for value in drawn.strength_N.unique().tolist()} == set(range(31))
 
 
-def test_erased_rectangles_lie_inside_and_have_the_wanted_size(pixels: Tensor) -> None:
+def test_erased_rectangles_have_the_configured_size(pixels: Tensor) -> None:
     big = torch.full((600, 32, 32, 3), 9, dtype=torch.uint8)
     holes = (augment(big, random_erase=0.5) == 0).all(3)
     erased = holes.flatten(1).any(1)
@@ -252,12 +246,12 @@ def test_erased_rectangles_lie_inside_and_have_the_wanted_size(pixels: Tensor) -
         assert 0.01 < rows * columns / 1024 < 0.37
 
 
-def test_sampled_batches_do_not_depend_on_how_they_are_cut(pixels: Tensor) -> None:
+def test_sampling_does_not_depend_on_the_division_into_batches(pixels: Tensor) -> None:
     settings = {"image_size": 8, "resized_crop": 0.3, "flip": "random", "trivial_augment": True, "random_erase": 0.5}
-    make = Augment(config=DataConfig.model_validate(settings), normalize=IDENTITY, seed=5)
+    augment_batch = Augment(config=DataConfig.model_validate(settings), normalize=IDENTITY, seed=5)
     ids, positions = epoch_order(40, seed=5, epoch=1), torch.arange(40)
-    whole = make(pixels, ids, ids, positions, 1)
-    parts = [make(pixels, ids[s], ids[s], positions[s], 1) for s in (slice(0, 13), slice(13, 40))]
+    whole = augment_batch(pixels, ids, ids, positions, 1)
+    parts = [augment_batch(pixels, ids[s], ids[s], positions[s], 1) for s in (slice(0, 13), slice(13, 40))]
     assert torch.allclose(whole, torch.cat(parts), atol=1e-3)
 
 
@@ -278,11 +272,11 @@ def mixed(pixels: Tensor, positions: Tensor, **settings: float) -> tuple[Tensor,
     return mix(images, images.roll(1, 0)), mix
 
 
-def test_mixup_blends_images_and_labels_alike(pixels: Tensor) -> None:
-    made, mix = mixed(pixels, torch.arange(40), mixup=1.0)
+def test_mixup_blends_images_and_labels_equally(pixels: Tensor) -> None:
+    blended, mix = mixed(pixels, torch.arange(40), mixup=1.0)
     images = pixels.float().permute(0, 3, 1, 2)
     share = mix.share_N[:, None, None, None]
-    assert torch.allclose(made, images * share + images.roll(1, 0) * (1 - share))
+    assert torch.allclose(blended, images * share + images.roll(1, 0) * (1 - share))
     assert not mix.cut_N.any()
     assert 0.35 < float(mix.share_N.mean()) < 0.65
     losses = mix.loss(torch.ones(40), torch.zeros(40))
@@ -292,21 +286,21 @@ def test_mixup_blends_images_and_labels_alike(pixels: Tensor) -> None:
 def test_cutmix_takes_a_rectangle_and_its_share_of_the_label() -> None:
     ones = torch.ones(60, 20, 20, 3, dtype=torch.uint8)
     ones[::2] = 2
-    made, mix = mixed(ones, torch.arange(60), cutmix=1.0)
-    own = (made == ones.float().permute(0, 3, 1, 2)).all(1)
+    images, mix = mixed(ones, torch.arange(60), cutmix=1.0)
+    own = (images == ones.float().permute(0, 3, 1, 2)).all(1)
     assert mix.cut_N.all()
     assert torch.allclose(own.float().mean((1, 2)), mix.share_N, atol=1e-5)
     for hole in ~own:
         assert int(hole.sum()) == int(hole.any(1).sum()) * int(hole.any(0).sum())
 
 
-def test_both_mixes_share_the_images(pixels: Tensor) -> None:
+def test_mixup_and_cutmix_share_the_images(pixels: Tensor) -> None:
     _, mix = mixed(pixels.repeat(20, 1, 1, 1), torch.arange(800), mixup=0.3, cutmix=1.0)
     assert float(mix.cut_N.float().mean()) == pytest.approx(0.5, abs=0.06)
     first, again = (mixed(pixels[:3], torch.arange(5, 8), mixup=0.3)[1].share_N for _ in range(2))
     whole = mixed(pixels, torch.arange(40), mixup=0.3)[1].share_N
     assert torch.equal(first, again)
-    assert torch.equal(whole[5:8], first), "a mix hangs on the position alone"
+    assert torch.equal(whole[5:8], first), "a mix depends on the position alone"
 
 
 def test_a_balanced_epoch_shows_all_classes_equally_often() -> None:
@@ -319,10 +313,10 @@ def test_a_balanced_epoch_shows_all_classes_equally_often() -> None:
     assert sorted(times[90:].unique().tolist()) in ([3], [3, 4])
     assert not torch.equal(order, balanced_order(labels, seed=1, epoch=1))
     assert torch.equal(order, balanced_order(labels, seed=1, epoch=0))
-    assert not torch.equal(labels[order].sort().values, labels[order]), "classes are not shown one after the other"
+    assert not torch.equal(labels[order].sort().values, labels[order]), "classes are mixed"
 
 
-def test_batches_come_in_channels_last_memory(pixels: Tensor) -> None:
+def test_batches_are_in_channels_last_memory(pixels: Tensor) -> None:
     config = DataConfig.model_validate({"image_size": 8})
     rows = torch.arange(4)
     batch = Augment(config=config, normalize=IDENTITY, seed=0)(pixels, rows, rows, rows, 0)
@@ -332,7 +326,7 @@ def test_batches_come_in_channels_last_memory(pixels: Tensor) -> None:
 def test_training_images_of_the_first_epochs_are_smaller() -> None:
     board = (torch.arange(32)[:, None] + torch.arange(32)).remainder(2).mul(255).to(torch.uint8)
     pixels = board[None, :, :, None].expand(2, 32, 32, 3).contiguous()
-    made = [augment(pixels, epoch=epoch, progressive=[[16, 2], [24, 1]], flip="alternate") for epoch in range(5)]
-    assert [tuple(images.shape[1:3]) for images in made] == [(16, 16), (16, 16), (24, 24), (32, 32), (32, 32)]
-    assert torch.allclose(made[0][:, 1:-1, 1:-1], torch.tensor(127.5), atol=0.5), "pixels are averaged, none is skipped"
-    assert set(made[3].unique().tolist()) == {0.0, 255.0}
+    epochs = [augment(pixels, epoch=epoch, progressive=[[16, 2], [24, 1]], flip="alternate") for epoch in range(5)]
+    assert [tuple(images.shape[1:3]) for images in epochs] == [(16, 16), (16, 16), (24, 24), (32, 32), (32, 32)]
+    assert torch.allclose(epochs[0][:, 1:-1, 1:-1], torch.tensor(127.5), atol=0.5), "pixels are averaged, not skipped"
+    assert set(epochs[3].unique().tolist()) == {0.0, 255.0}

@@ -1,3 +1,5 @@
+"""Image folders: layouts, unreadable files, and decoding."""
+
 from __future__ import annotations
 
 import os
@@ -12,6 +14,7 @@ import torch
 from PIL import Image, ImageOps
 
 from tests.conftest import ConfigMaker, FolderMaker
+from tests.support.progress import quiet
 from trainer.data.dataset import DataSet, ResidentSplit, channel_statistics
 from trainer.data.folder.decoder import Decoder
 from trainer.data.folder.pixels import UnreadableImageError
@@ -22,15 +25,11 @@ from trainer.errors import DataError
 CPU = torch.device("cpu")
 
 
-def quiet(_detail: str, _fraction: float | None) -> None:
-    """Progress that nobody watches."""
-
-
 def load(root: Path, keep: PixelStorage = PixelStorage.RESIDENT, size: int = 8) -> DataSet:
     return load_image_folder(root, decoder=Decoder(image_size=size, crop_pct=1.0), keep=lambda _: keep, progress=quiet)
 
 
-def test_the_classes_of_train_hold_for_every_split(make_folder: FolderMaker) -> None:
+def test_every_split_has_the_classes_of_train(make_folder: FolderMaker) -> None:
     root = make_folder()
     for image in (root / "test" / "blue").iterdir():
         image.unlink()
@@ -40,15 +39,15 @@ def test_the_classes_of_train_hold_for_every_split(make_folder: FolderMaker) -> 
     assert data.splits["test"].labels_N.unique().tolist() == [1, 2], "a class that is missing in test keeps its number"
 
 
-def test_a_class_that_train_does_not_have_is_refused(make_folder: FolderMaker) -> None:
+def test_a_class_missing_in_train_is_refused(make_folder: FolderMaker) -> None:
     root = make_folder()
     (root / "test" / "pink").mkdir()
     with pytest.raises(DataError, match="class folder 'pink' is not in train/"):
         load(root)
 
 
-def test_an_image_bomb_is_named_and_left_out(make_folder: FolderMaker) -> None:
-    """A file of 100 bytes that would decode to ten gigabytes."""
+def test_a_decompression_bomb_is_named_and_skipped(make_folder: FolderMaker) -> None:
+    """A file of 100 bytes that would decode to 10 GB."""
     root = make_folder()
     bad = root / "train" / "blue" / "000.png"
     header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
@@ -62,8 +61,8 @@ def test_an_image_bomb_is_named_and_left_out(make_folder: FolderMaker) -> None:
     assert "exceeds limit" in reason
 
 
-def test_a_picture_of_extreme_proportions_takes_no_more_memory_than_another(tmp_path: Path) -> None:
-    """Resized as a whole before the crop, this file of a kilobyte would be sixty gigabytes."""
+def test_an_image_of_extreme_proportions_is_decoded_with_little_memory(tmp_path: Path) -> None:
+    """Resized as a whole before the crop, this file of a kilobyte would take 60 GB."""
     path = tmp_path / "long.png"
     Image.new("RGB", (1, 400_000), (10, 200, 30)).save(path)
     pixels = Decoder(image_size=224, crop_pct=1.0)(path)
@@ -73,17 +72,17 @@ def test_a_picture_of_extreme_proportions_takes_no_more_memory_than_another(tmp_
 
 @pytest.mark.parametrize("size", [(10, 10), (333, 517), (640, 480), (20, 300)])
 @pytest.mark.parametrize(("side", "crop_pct"), [(8, 1.0), (224, 0.875), (32, 0.9)])
-def test_a_crop_is_that_of_the_resized_picture(size: tuple[int, int], side: int, crop_pct: float) -> None:
+def test_a_crop_equals_that_of_the_whole_resized_image(size: tuple[int, int], side: int, crop_pct: float) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     image, decoder = Image.fromarray(noise), Decoder(image_size=side, crop_pct=crop_pct)
     scale = decoder.resize / min(image.size)
     whole = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BILINEAR)
     left, top = (whole.width - side) // 2, (whole.height - side) // 2
     wanted = np.array(whole.crop((left, top, left + side, top + side)), dtype=np.int64)
-    assert np.abs(decoder.convert(image) - wanted).max() <= 2, "the rounding of weights"
+    assert np.abs(decoder.convert(image) - wanted).max() <= 2, "rounding of weights"
 
 
-def test_a_class_that_is_not_named_in_utf_8_is_refused(make_folder: FolderMaker) -> None:
+def test_a_class_name_that_is_not_utf_8_is_refused(make_folder: FolderMaker) -> None:
     root = make_folder()
     for split in ("train", "test"):
         os.rename(root / split / "red", os.fsencode(root / split) + b"/caf\xe9")
@@ -91,7 +90,7 @@ def test_a_class_that_is_not_named_in_utf_8_is_refused(make_folder: FolderMaker)
         load(root)
 
 
-def test_an_unreadable_image_is_named_and_left_out(make_folder: FolderMaker) -> None:
+def test_an_unreadable_image_is_named_and_skipped(make_folder: FolderMaker) -> None:
     root = make_folder()
     bad = root / "train" / "green" / "000.png"
     bad.write_bytes(bad.read_bytes()[:60])
@@ -103,12 +102,12 @@ def test_an_unreadable_image_is_named_and_left_out(make_folder: FolderMaker) -> 
         assert torch.bincount(data.splits["train"].labels_N).tolist() == [12, 11, 11]
 
 
-def make_empty(root: Path) -> None:
+def empty_all_classes(root: Path) -> None:
     for image in root.rglob("*.png"):
         image.unlink()
 
 
-def make_one_class(root: Path) -> None:
+def leave_one_class(root: Path) -> None:
     for split in ("train", "test"):
         for name in ("blue", "green"):
             for image in (root / split / name).iterdir():
@@ -116,19 +115,22 @@ def make_one_class(root: Path) -> None:
             (root / split / name).rmdir()
 
 
-def make_flat(root: Path) -> None:
+def rename_train(root: Path) -> None:
     (root / "train").rename(root / "pictures")
 
 
 @pytest.mark.parametrize(
     ("spoil", "messages"),
     [
-        (make_empty, ["train/blue: holds no images"]),
-        (make_one_class, ["found 1 class folder;", "expected:"]),
-        (make_flat, ["train/ is missing", "      blue/ (12 images)", "expected:\n  images/\n    train/<class>/*.jpg"]),
+        (empty_all_classes, ["train/blue: holds no images"]),
+        (leave_one_class, ["found 1 class folder;", "expected:"]),
+        (
+            rename_train,
+            ["train/ is missing", "      blue/ (12 images)", "expected:\n  images/\n    train/<class>/*.jpg"],
+        ),
     ],
 )
-def test_a_wrong_layout_is_drawn_beside_the_right_one(
+def test_a_wrong_layout_is_shown_with_the_expected_one(
     make_folder: FolderMaker, spoil: Callable[[Path], None], messages: list[str]
 ) -> None:
     root = make_folder()
@@ -152,26 +154,26 @@ def test_fewer_images_than_a_batch_are_refused(make_folder: FolderMaker, make_co
         prepare_data(config, CPU, quiet)
 
 
-def test_pictures_are_turned_flattened_and_cropped(tmp_path: Path) -> None:
+def test_images_are_rotated_flattened_and_cropped(tmp_path: Path) -> None:
     decode = Decoder(image_size=8, crop_pct=0.5)
     picture = Image.new("RGB", (40, 20), "red")
     picture.paste("blue", (0, 0, 20, 20))
     exif = picture.getexif()
-    exif[0x0112] = 6  # to be turned by 90 degrees: the left half becomes the upper one
+    exif[0x0112] = 6  # rotate by 90 degrees: the left half becomes the upper one
     picture.save(tmp_path / "turned.jpg", exif=exif, quality=95)
     turned = decode(tmp_path / "turned.jpg")
     assert turned.shape == (8, 8, 3)
     assert turned[0, 4, 2] > 200
     assert turned[7, 4, 0] > 200
     Image.new("RGBA", (16, 16), (0, 0, 0, 0)).save(tmp_path / "clear.png")
-    assert (decode(tmp_path / "clear.png") == 255).all(), "what is transparent lies on white"
+    assert (decode(tmp_path / "clear.png") == 255).all(), "transparent pixels are white"
     Image.new("L", (16, 16), 77).save(tmp_path / "grey.png")
     assert (decode(tmp_path / "grey.png") == 77).all()
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_picture_with_odd_tags_is_turned_as_pillow_would(tmp_path: Path, orientation: int) -> None:
-    """Pillow's own transposition writes the tags anew, and fails where a resolution is text."""
+def test_an_image_with_odd_tags_is_rotated_as_by_pillow(tmp_path: Path, orientation: int) -> None:
+    """Pillow's own transposition rewrites the tags, and fails where a resolution is text."""
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     picture = Image.fromarray(pixels)
     exif = picture.getexif()
@@ -186,9 +188,7 @@ def test_a_picture_with_odd_tags_is_turned_as_pillow_would(tmp_path: Path, orien
     assert (Decoder(image_size=8, crop_pct=1.0)(tmp_path / "odd.png") == np.asarray(expected)).all()
 
 
-def test_a_decoder_that_fails_in_its_own_way_names_the_file(
-    make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unexpected_decoder_error_names_the_file(make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch) -> None:
     root = make_folder()
     Image.new("RGB", (31, 17)).save(root / "train" / "red" / "001.png")
     convert = Decoder.convert
@@ -214,13 +214,13 @@ def test_sixteen_bit_grey_keeps_its_greys(tmp_path: Path) -> None:
         Decoder(image_size=8, crop_pct=1.0)(tmp_path / "float.tiff")
 
 
-def test_an_image_of_the_right_size_is_taken_as_it_is(tmp_path: Path) -> None:
+def test_an_image_of_the_right_size_is_unchanged(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "exact.png")
     assert (Decoder(image_size=8, crop_pct=1.0)(tmp_path / "exact.png") == pixels).all()
 
 
-def test_the_fingerprint_follows_names_and_sizes(make_folder: FolderMaker) -> None:
+def test_the_fingerprint_depends_on_names_and_sizes(make_folder: FolderMaker) -> None:
     root = make_folder()
     before = load(root).fingerprint
     assert load(root, PixelStorage.STREAM).fingerprint == before
@@ -237,7 +237,7 @@ def test_mean_and_std_are_those_of_all_pixels(make_folder: FolderMaker) -> None:
     assert std == pytest.approx(pixels.std(0, correction=0).tolist(), abs=1e-6)
 
 
-def test_an_export_decodes_the_held_out_images_only(make_folder: FolderMaker, make_config: ConfigMaker) -> None:
+def test_an_export_decodes_only_the_held_out_images(make_folder: FolderMaker, make_config: ConfigMaker) -> None:
     root = make_folder()
     (root / "train" / "red" / "001.png").write_text("no image")
     data = load_held_out(make_config("data.kind=imagefolder", f"data.root={root}", "data.crop_pct=1.0"), quiet)
@@ -248,10 +248,10 @@ def test_an_export_decodes_the_held_out_images_only(make_folder: FolderMaker, ma
 
 
 @pytest.mark.parametrize("cache", ["ram", "none"])
-def test_random_crops_are_cut_out_of_the_whole_picture(
+def test_random_crops_are_taken_from_the_whole_image(
     make_folder: FolderMaker, make_config: ConfigMaker, cache: str
 ) -> None:
-    """And not out of its middle, which is all that an evaluation sees."""
+    """Not out of its centre crop, which evaluations see."""
     root = make_folder(size=(40, 60))
     settings = ("data.kind=imagefolder", f"data.root={root}", "data.crop_pct=0.5", f"data.cache={cache}")
 
@@ -261,4 +261,4 @@ def test_random_crops_are_cut_out_of_the_whole_picture(
 
     assert sides() == [8, 8]
     assert sides("data.resized_crop=0.4") == [16, 8]
-    assert sides("data.resized_crop=0.4", "data.fit=letterbox") == [8, 8], "a letterboxed picture is whole already"
+    assert sides("data.resized_crop=0.4", "data.fit=letterbox") == [8, 8], "a letterboxed image is whole already"

@@ -1,3 +1,5 @@
+"""Layouts of image folders: classes and splits, skipped files and folders, and the notes about them."""
+
 from __future__ import annotations
 
 import os
@@ -19,22 +21,22 @@ from trainer.evaluation.picture_sheet import Sheet, write_sheet
 
 
 def flat(make_folder: FolderMaker) -> Path:
-    """`root/<class>/*` without splits."""
+    """A folder `root/<class>/*` without splits."""
     return make_folder(splits=("train",)) / "train"
 
 
-def test_class_folders_alone_are_all_for_training(make_folder: FolderMaker) -> None:
+def test_class_folders_without_splits_are_for_training(make_folder: FolderMaker) -> None:
     root = flat(make_folder)
     (root / "runs" / "old").mkdir(parents=True)
     (root / "notes.txt").write_text("beside the classes")
     layout = find_layout(root)
     assert layout.flat
-    assert layout.classes == ("blue", "green", "red"), "a folder without images is no class"
+    assert layout.classes == ("blue", "green", "red"), "a folder without images is not a class"
     assert [len(files) for files in layout.files.values()] == [36]
 
 
 @pytest.mark.parametrize(("name", "split"), [("valid", "val"), ("validation", "val"), ("testing", "test")])
-def test_other_names_of_a_split_are_known(make_folder: FolderMaker, name: str, split: str) -> None:
+def test_other_names_of_a_split_are_recognised(make_folder: FolderMaker, name: str, split: str) -> None:
     root = make_folder(splits=("train", name))
     assert set(find_layout(root).files) == {"train", split}
 
@@ -44,12 +46,12 @@ def test_two_folders_for_one_split_are_refused(make_folder: FolderMaker) -> None
         find_layout(make_folder(splits=("train", "val", "valid")))
 
 
-def test_a_file_in_place_of_the_folder_is_explained(make_folder: FolderMaker) -> None:
+def test_a_file_instead_of_a_folder_is_explained(make_folder: FolderMaker) -> None:
     with pytest.raises(DataError, match="is a file; expected the folder that holds the images"):
         find_layout(make_folder() / "train" / "red" / "000.png")
 
 
-def test_the_folder_inside_is_suggested(make_folder: FolderMaker) -> None:
+def test_a_nested_image_folder_is_suggested(make_folder: FolderMaker) -> None:
     root = make_folder()
     (root.parent / "outer").mkdir()
     root.rename(root.parent / "outer" / "photos")
@@ -71,8 +73,8 @@ def test_a_class_without_training_images_is_named(make_folder: FolderMaker) -> N
         find_layout(root)
 
 
-def test_what_lies_deeper_counts_and_what_is_hidden_does_not(make_folder: FolderMaker) -> None:
-    """macOS leaves `._name.jpg` beside every file that it copies to a share; these are no images."""
+def test_nested_images_count_and_hidden_ones_do_not(make_folder: FolderMaker) -> None:
+    """macOS leaves `._name.jpg` beside every file that it copies to a share; these are not images."""
     root = make_folder()
     deeper = root / "train" / "red" / "more" / "still"
     deeper.mkdir(parents=True)
@@ -84,13 +86,13 @@ def test_what_lies_deeper_counts_and_what_is_hidden_does_not(make_folder: Folder
     assert [file.label for file in layout.files["train"]] == sorted(file.label for file in layout.files["train"])
 
 
-def test_splits_are_known_in_capitals(make_folder: FolderMaker) -> None:
+def test_names_of_splits_are_case_insensitive(make_folder: FolderMaker) -> None:
     root = make_folder(splits=("Train", "TEST"))
     assert set(find_layout(root).files) == {"train", "test"}
 
 
-def test_pictures_that_nobody_can_read_here_are_named(make_folder: FolderMaker) -> None:
-    """A phone writes .heic; a class of these must not vanish."""
+def test_a_class_of_unsupported_formats_is_reported(make_folder: FolderMaker) -> None:
+    """Phones write .heic; a class of these must not disappear silently."""
     root = flat(make_folder)
     (root / "phone").mkdir()
     for number in range(3):
@@ -99,7 +101,7 @@ def test_pictures_that_nobody_can_read_here_are_named(make_folder: FolderMaker) 
         find_layout(root)
 
 
-def test_what_is_no_image_is_counted_and_broken_links_are_passed_over(make_folder: FolderMaker) -> None:
+def test_other_files_are_counted_and_broken_links_skipped(make_folder: FolderMaker) -> None:
     root = make_folder()
     (root / "train" / "red" / "notes.txt").write_text("no picture")
     (root / "train" / "red" / "gone.png").symlink_to("nowhere.png")
@@ -113,7 +115,7 @@ def test_what_is_no_image_is_counted_and_broken_links_are_passed_over(make_folde
 
 
 def fill(root: Path, *files: str) -> Path:
-    """Small pictures at these places."""
+    """Write small images to these paths."""
     for number, name in enumerate(files):
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -121,7 +123,7 @@ def fill(root: Path, *files: str) -> Path:
     return root
 
 
-def found(root: Path) -> dict[str, dict[str, int]]:
+def counts(root: Path) -> dict[str, dict[str, int]]:
     """Number of images of each class in each split."""
     layout = find_layout(root)
     return {
@@ -130,7 +132,7 @@ def found(root: Path) -> dict[str, dict[str, int]]:
     }
 
 
-def measured(root: Path, classes: tuple[str, ...], split: str | None = None) -> dict[str, int]:
+def evaluated_counts(root: Path, classes: tuple[str, ...], split: str | None = None) -> dict[str, int]:
     """Number of images of each class that `eval --data` finds."""
     images = folder_images(root, classes, split)
     return {name: int((images.labels_N == label).sum()) for label, name in enumerate(classes)}
@@ -143,54 +145,51 @@ def measured(root: Path, classes: tuple[str, ...], split: str | None = None) -> 
         ("other", "test", "train", "valid"), ("good", "validation"),
     ],
 )  # fmt: skip
-def test_classes_that_are_called_like_splits_are_classes(tmp_path: Path, classes: tuple[str, ...]) -> None:
+def test_classes_named_like_splits_are_classes(tmp_path: Path, classes: tuple[str, ...]) -> None:
     root = fill(tmp_path, *(f"{name}/{number}.png" for name in classes for number in range(2)))
-    assert found(root) == {"train": dict.fromkeys(classes, 2)}
-    assert measured(root, classes) == dict.fromkeys(classes, 2)
+    assert counts(root) == {"train": dict.fromkeys(classes, 2)}
+    assert evaluated_counts(root, classes) == dict.fromkeys(classes, 2)
     divided = fill(tmp_path / "divided", *(f"{split}/{name}/1.png" for split in ("Train", "VALID") for name in classes))
-    assert found(divided) == {split: dict.fromkeys(classes, 1) for split in ("train", "val")}
-    assert measured(divided, classes, "val") == measured(divided, classes) == dict.fromkeys(classes, 1)
+    assert counts(divided) == {split: dict.fromkeys(classes, 1) for split in ("train", "val")}
+    assert evaluated_counts(divided, classes, "val") == evaluated_counts(divided, classes) == dict.fromkeys(classes, 1)
 
 
 @pytest.mark.parametrize("name", ["val", "valid", "validation", "Valid", "VALIDATION"])
-def test_every_command_knows_the_same_names_of_splits(tmp_path: Path, name: str) -> None:
+def test_every_command_recognises_the_same_names_of_splits(tmp_path: Path, name: str) -> None:
     root = fill(tmp_path, "train/a/1.png", "train/b/1.png", f"{name}/a/1.png", f"{name}/b/1.png", f"{name}/b/2.png")
-    assert found(root)["val"] == measured(root, ("a", "b"), "val") == measured(root, ("a", "b")) == {"a": 1, "b": 2}
-    assert measured(root, ("a", "b"), "train") == {"a": 1, "b": 1}
+    assert (
+        counts(root)["val"]
+        == evaluated_counts(root, ("a", "b"), "val")
+        == evaluated_counts(root, ("a", "b"))
+        == {"a": 1, "b": 2}
+    )
+    assert evaluated_counts(root, ("a", "b"), "train") == {"a": 1, "b": 1}
     with pytest.raises(DataError, match="has no test/"):
         folder_images(root, ("a", "b"), "test")
     shutil.rmtree(root / name)
     with pytest.raises(DataError, match="no test/ or val/; to evaluate on the images of train/, give --split train"):
         folder_images(root, ("a", "b"), None)
-    assert measured(fill(root, "b/1.png"), ("b", "train")) == {"b": 1, "train": 2}
+    assert evaluated_counts(fill(root, "b/1.png"), ("b", "train")) == {"b": 1, "train": 2}
 
 
-def test_what_lies_beside_splits_is_said(tmp_path: Path) -> None:
-    root = fill(
-        tmp_path,
-        "train/a/1.png",
-        "train/b/1.png",
-        "train/loose.png",
-        "test/1.png",
-        "val/a/1.png",
-        "more/1.png",
-        "x.png",
-    )
+def test_folders_and_images_beside_splits_are_reported(tmp_path: Path) -> None:
+    files = ("train/a/1.png", "train/b/1.png", "train/loose.png", "test/1.png", "val/a/1.png", "more/1.png", "x.png")
+    root = fill(tmp_path, *files)
     (root / "docs").mkdir()
-    assert found(root) == {"train": {"a": 1, "b": 1}, "val": {"a": 1, "b": 0}}
+    assert counts(root) == {"train": {"a": 1, "b": 1}, "val": {"a": 1, "b": 0}}
     assert find_layout(root).notes == [
         "skipped folders next to the splits: 2 (more, test)",
         "skipped images outside class folders: 2 (train/loose.png, x.png)",
     ]
 
 
-def test_a_stray_picture_makes_no_split_a_class_and_a_folder_in_a_class_no_split(tmp_path: Path) -> None:
+def test_stray_images_and_nested_folders_do_not_change_the_layout(tmp_path: Path) -> None:
     strays = [f"{split}/{name}" for split in ("train", "test") for name in ("a/1.png", "b/1.png", "montage.png")]
-    assert found(fill(tmp_path / "stray", *strays)) == {"train": {"a": 1, "b": 1}, "test": {"a": 1, "b": 1}}
+    assert counts(fill(tmp_path / "stray", *strays)) == {"train": {"a": 1, "b": 1}, "test": {"a": 1, "b": 1}}
     fill(tmp_path / "stray", "val/a/1.png", "beside/1.png")
-    assert set(found(tmp_path / "stray")) == {"train", "val", "test"}
+    assert set(counts(tmp_path / "stray")) == {"train", "val", "test"}
     classes = fill(tmp_path / "classes", "valid/1.png", "valid/more/2.png", "invalid/1.png", "invalid/more/2.png")
-    assert found(classes) == {"train": {"invalid": 2, "valid": 2}}
+    assert counts(classes) == {"train": {"invalid": 2, "valid": 2}}
 
 
 @pytest.mark.parametrize(
@@ -210,12 +209,12 @@ def test_a_stray_picture_makes_no_split_a_class_and_a_folder_in_a_class_no_split
         ("train/cat/1 train/dog/1 test/cat/1 test/dog/1", None),
     ],
 )  # fmt: skip
-def test_a_layout_that_may_be_meant_otherwise_is_said(tmp_path: Path, files: str, words: str | None) -> None:
+def test_an_ambiguous_layout_is_reported(tmp_path: Path, files: str, words: str | None) -> None:
     notes = find_layout(fill(tmp_path, *(f"{name}.png" for name in files.split()))).notes
     assert words in notes[0] if words else notes == []
 
 
-def test_unlabelled_pictures_in_splits_are_explained_as_before(tmp_path: Path) -> None:
+def test_splits_without_class_folders_are_explained(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"found 0 class folders; .* It holds images directly"):
         find_layout(fill(tmp_path / "both", "train/1.png", "test/1.png"))
     with pytest.raises(DataError, match=r"found 0 class folders; .* It holds images directly"):
@@ -226,13 +225,13 @@ def test_unlabelled_pictures_in_splits_are_explained_as_before(tmp_path: Path) -
         find_layout(fill(tmp_path / "deep", "test/day/1.png", "control/day/1.png"))
 
 
-def test_names_are_compared_in_one_form_of_unicode(tmp_path: Path) -> None:
-    """macOS writes u and two dots, others write one letter."""
+def test_names_are_compared_in_one_unicode_form(tmp_path: Path) -> None:
+    """macOS writes "ü" as a letter and a combining mark, others as one letter."""
     whole, parts = "Tür", "Tu\u0308r"
     root = fill(tmp_path, f"train/{parts}/1.png", "train/Zug/1.png", f"test/{whole}/1.png", "test/Zug/1.png")
-    assert found(root) == {"train": {whole: 1, "Zug": 1}, "test": {whole: 1, "Zug": 1}}
-    assert measured(root, (whole, "Zug")) == {whole: 1, "Zug": 1}
-    assert measured(root, (parts, "Zug")) == {parts: 1, "Zug": 1}
+    assert counts(root) == {"train": {whole: 1, "Zug": 1}, "test": {whole: 1, "Zug": 1}}
+    assert evaluated_counts(root, (whole, "Zug")) == {whole: 1, "Zug": 1}
+    assert evaluated_counts(root, (parts, "Zug")) == {parts: 1, "Zug": 1}
     assert find_layout(root).notes == []
     fill(root, f"train/{whole}/2.png", "train/zug/1.png", "train/Ｚug /1.png")
     layout = find_layout(root)
@@ -241,8 +240,8 @@ def test_names_are_compared_in_one_form_of_unicode(tmp_path: Path) -> None:
     assert any("the classes 'Zug' and 'zug' and 'Ｚug ' look alike" in note for note in layout.notes)
 
 
-def test_order_and_identity_do_not_depend_on_the_form_of_unicode(tmp_path: Path) -> None:
-    prints = []
+def test_order_and_identity_do_not_depend_on_the_unicode_form(tmp_path: Path) -> None:
+    results = []
     for form in ("NFC", "NFD"):
         names = [
             unicodedata.normalize(form, f"{split}/Tür/{name}.png") for split in ("train", "test") for name in ("ä", "z")
@@ -254,16 +253,12 @@ def test_order_and_identity_do_not_depend_on_the_form_of_unicode(tmp_path: Path)
             keep=lambda _: PixelStorage.STREAM,
             progress=lambda *_: None,
         )
-        prints.append(
-            (
-                data.fingerprint,
-                [unicodedata.normalize("NFC", Path(path).name) for path in data.splits["train"].paths or []],
-            )
-        )
-    assert prints[0] == prints[1]
+        paths = [unicodedata.normalize("NFC", Path(path).name) for path in data.splits["train"].paths or []]
+        results.append((data.fingerprint, paths))
+    assert results[0] == results[1]
 
 
-def test_a_file_may_be_named_otherwise_than_in_utf_8(tmp_path: Path) -> None:
+def test_a_file_name_may_be_other_than_utf_8(tmp_path: Path) -> None:
     root = fill(tmp_path, "train/a/1.png", "train/b/1.png", "test/a/1.png")
     os.rename(root / "train/a/1.png", os.fsencode(root) + b"/train/a/caf\xe9.png")
     decoder = Decoder(image_size=8, crop_pct=1.0)
@@ -288,17 +283,17 @@ OUTPUTS = {
 
 
 @pytest.mark.parametrize("what", OUTPUTS)
-def test_output_is_never_input(tmp_path: Path, what: str) -> None:
-    """In no command, at no depth."""
+def test_outputs_of_runs_and_trackers_are_never_input(tmp_path: Path, what: str) -> None:
+    """In all commands and at any depth."""
     pictures = ("a/1.png", "a/2.png", "b/1.png")
     output, others = OUTPUTS[what]
     root = fill(tmp_path, *pictures, output)
     for other in others:
         (root / other).parent.mkdir(parents=True, exist_ok=True)
         (root / other).write_text("")
-    assert found(root) == {"train": {"a": 2, "b": 1}}
+    assert counts(root) == {"train": {"a": 2, "b": 1}}
     assert count_images(root) == 3
-    assert measured(root, ("a", "b")) == {"a": 2, "b": 1}
+    assert evaluated_counts(root, ("a", "b")) == {"a": 2, "b": 1}
     assert [str(path.relative_to(root)) for path in image_paths(root)] == list(pictures)
     (root / "docs").mkdir()
     output_note, folders_note = sorted(find_layout(root).notes, key=lambda note: "folders" in note)
@@ -311,7 +306,7 @@ def test_output_is_never_input(tmp_path: Path, what: str) -> None:
 @pytest.mark.parametrize("split", ["train", "test"])
 @pytest.mark.parametrize("what", ["run", "other name", "wandb", "tensorboard", "evaluation", "export"])
 @pytest.mark.parametrize("below", ["", "zoo/e/", "zoo/e/f/"])
-def test_a_folder_of_outputs_is_no_class_of_a_split(tmp_path: Path, split: str, what: str, below: str) -> None:
+def test_a_folder_of_outputs_is_not_a_class(tmp_path: Path, split: str, what: str, below: str) -> None:
     root = fill(tmp_path, *(f"{folder}/{name}/1.png" for folder in ("train", "test") for name in ("a", "b")))
     output, others = OUTPUTS[what]
     fill(root / split / below, output)
@@ -319,25 +314,25 @@ def test_a_folder_of_outputs_is_no_class_of_a_split(tmp_path: Path, split: str, 
         (root / split / below / other).parent.mkdir(parents=True, exist_ok=True)
         (root / split / below / other).write_text("")
     classes = {"a": 1, "b": 1}
-    assert found(root) == {"train": classes, "test": classes}
-    assert measured(root, ("a", "b"), split) == classes
+    assert counts(root) == {"train": classes, "test": classes}
+    assert evaluated_counts(root, ("a", "b"), split) == classes
     if below:
         (root / split / "zoo" / "x.heic").write_text("")
         with pytest.raises(DataError, match="zoo: holds 1 pictures in unsupported formats"):
             find_layout(root)
 
 
-def test_a_folder_called_like_a_split_that_holds_outputs_is_no_split(tmp_path: Path) -> None:
+def test_a_folder_named_like_a_split_with_outputs_is_not_a_split(tmp_path: Path) -> None:
     root = fill(tmp_path, "cat/1.png", "dog/1.png", "test/runs/r/eval/1.png")
     (root / "test/runs/r/events.jsonl").write_text("")
-    assert found(root) == {"train": {"cat": 1, "dog": 1}}
+    assert counts(root) == {"train": {"cat": 1, "dog": 1}}
 
 
-def test_sheets_of_a_run_are_no_pictures_and_classes_may_be_called_like_trackers(tmp_path: Path) -> None:
+def test_picture_sheets_are_skipped_and_classes_may_be_named_like_trackers(tmp_path: Path) -> None:
     root = fill(tmp_path, "wandb/1.png", "runs/1.png", "tensorboard/training.png", "runs/deeper/mistakes-of-mine.png")
     sheet = Sheet(pixels_NHWC=np.zeros((1, 8, 8, 3), np.uint8), captions=[{}])
     write_sheet(root / "runs" / "mistakes-test.png", sheet)
-    assert found(root) == {"train": {"runs": 2, "tensorboard": 1, "wandb": 1}}
+    assert counts(root) == {"train": {"runs": 2, "tensorboard": 1, "wandb": 1}}
     assert len(image_paths(root)) == 4
 
 
@@ -348,28 +343,28 @@ def test_sheets_of_a_run_are_no_pictures_and_classes_may_be_called_like_trackers
         ".ipynb_checkpoints", ".git", ".Trash-1000", ".@__thumb", ".thumbnails",
     ],
 )  # fmt: skip
-def test_folders_of_systems_are_passed_over_and_named(tmp_path: Path, name: str) -> None:
+def test_system_folders_are_skipped_and_reported(tmp_path: Path, name: str) -> None:
     places = [f"{name}/1.png", f"a/{name}/1.png/thumb.jpg", f"a/deep/{name}/2.png"]
     root = fill(tmp_path, "a/1.png", "b/1.png", *places)
-    assert found(root) == {"train": {"a": 1, "b": 1}}
-    assert measured(root, ("a", "b")) == {"a": 1, "b": 1}
+    assert counts(root) == {"train": {"a": 1, "b": 1}}
+    assert evaluated_counts(root, ("a", "b")) == {"a": 1, "b": 1}
     assert len(image_paths(root)) == 2
     kind = "skipped hidden folders" if name.startswith(".") else "skipped system and NAS folders"
     assert find_layout(root).notes == [f"{kind}: 3 ({name}, a/{name}, a/deep/{name})"] or name > "a"
 
 
-def test_files_that_are_not_read_are_counted_with_examples(tmp_path: Path) -> None:
+def test_skipped_files_are_counted_with_examples(tmp_path: Path) -> None:
     root = fill(tmp_path, "a/1.jfif", "a/2.JPE", "a/3.jpeg", "a/4.dib", "b/1.png", "b/._1.png")
     for name in ("a/x.txt", "a/y.txt", "a/z.txt", "b/clip.MOV", "b/none", "a/.DS_Store", "b/Thumbs.db"):
         (root / name).write_text("")
-    assert found(root) == {"train": {"a": 4, "b": 1}}
+    assert counts(root) == {"train": {"a": 4, "b": 1}}
     assert find_layout(root).notes == [
         "skipped files with other endings: 3 .txt, 1 .mov, 1 no ending (a/x.txt, a/y.txt, a/z.txt, ...)",
         "skipped hidden images: 1 (b/._1.png)",
     ]
 
 
-def test_links_to_folders_are_followed_once_and_never_in_circles(tmp_path: Path) -> None:
+def test_links_to_folders_are_followed_once_without_cycles(tmp_path: Path) -> None:
     store = fill(tmp_path / "store", "more/1.png", "more/deep/2.png", "whole/1.png")
     root = fill(tmp_path / "photos", "a/1.png", "b/1.png")
     for name, target in {
@@ -378,7 +373,7 @@ def test_links_to_folders_are_followed_once_and_never_in_circles(tmp_path: Path)
     }.items():  # fmt: skip
         (root / name).symlink_to(target)
     (store / "more" / "back").symlink_to(root)
-    assert found(root) == {"train": {"a": 3, "b": 1, "c": 1}}
+    assert counts(root) == {"train": {"a": 3, "b": 1, "c": 1}}
     assert len(image_paths(root / "a")) == 3
     notes = find_layout(root).notes
     assert "skipped links back to a parent folder: 5 (a/again/back, a/home, a/self, ...)" in notes
@@ -387,25 +382,25 @@ def test_links_to_folders_are_followed_once_and_never_in_circles(tmp_path: Path)
     assert "skipped broken links: 2 (a/gone, a/loop)" in notes
 
 
-def test_a_folder_is_known_by_its_own_name_where_it_has_one(tmp_path: Path) -> None:
+def test_a_folder_is_read_under_its_own_name_rather_than_a_link(tmp_path: Path) -> None:
     root = fill(tmp_path, "a/z/1.png", "b/1.png")
     (root / "a" / "alias").symlink_to("z")
     assert image_paths(root / "a") == [root / "a" / "z" / "1.png"]
 
 
-def test_a_class_keeps_its_pictures_whatever_lies_beside_them(tmp_path: Path) -> None:
-    """Scrapers leave logs, and a split's folder may hold notes."""
+def test_other_files_do_not_exclude_the_images_of_a_class(tmp_path: Path) -> None:
+    """Scrapers leave logs in class folders, and folders of splits may contain notes."""
     names = ("a", "recycled")
     root = fill(tmp_path, *(f"{split}/{name}/1.png" for split in ("train", "test") for name in names))
     for folder in ("train", "train/a", "test/recycled"):
         for name in ("config.yaml", "log.txt", "report.json", "meta.yaml", "README.md"):
             (root / folder / name).write_text("")
     (root / "train/a/checkpoints").mkdir()
-    assert found(root) == {split: dict.fromkeys(names, 1) for split in ("train", "test")}
+    assert counts(root) == {split: dict.fromkeys(names, 1) for split in ("train", "test")}
 
 
-def test_version_1_finds_what_it_found(tmp_path: Path) -> None:
-    """An older run resumes with the same files and classes."""
+def test_reading_version_1_finds_the_same_files(tmp_path: Path) -> None:
+    """An older run is resumed with its files and classes."""
     root = fill(
         tmp_path, "Tu\u0308r/1.png", "Tu\u0308r/@eaDir/2.png", "Tz/1.png", "Tz/2.jfif", "runs/r/events.jsonl.png"
     )

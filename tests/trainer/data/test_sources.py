@@ -1,4 +1,4 @@
-"""The embedded digits, the CIFAR archives (made small here), devices, and weights from elsewhere."""
+"""The embedded digits, small CIFAR archives, devices, and initial weights."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
+from tests.support.progress import quiet
 from trainer.config.schema import ModelConfig
 from trainer.data import cifar
 from trainer.data.digits import load_digits
@@ -31,11 +32,7 @@ from trainer.model.weight_loading import load_initial_weights
 DIGITS = tuple("0123456789")
 
 
-def quiet(_detail: str, _fraction: float | None) -> None:
-    """Progress that nobody watches."""
-
-
-def test_digits_are_split_once_and_for_all() -> None:
+def test_digits_have_a_fixed_split() -> None:
     data = load_digits(32)
     train, test = data.splits["train"], data.splits["test"]
     assert (len(train), len(test), len(data.classes)) == (1437, 360, 10)
@@ -64,7 +61,7 @@ def write_archive(root: Path, per_batch: int = 4) -> None:
 
 @pytest.fixture
 def small_cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that holds a small archive, with torchvision's checksums replaced by those of the small one."""
+    """A folder with a small archive, with torchvision's checksums replaced by its own."""
     write_archive(tmp_path)
     source = torchvision.datasets.CIFAR10
     digest = hashlib.md5((tmp_path / source.filename).read_bytes()).hexdigest()  # noqa: S324 - torchvision's own check
@@ -101,7 +98,7 @@ def test_cifar_is_downloaded_with_progress(
 @pytest.mark.parametrize(
     "error", [urllib.error.URLError("no route to host"), TimeoutError("timed out"), ConnectionResetError("reset")]
 )
-def test_without_a_network_the_archive_its_place_and_the_digits_are_named(
+def test_an_error_without_network_names_the_archive_and_its_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def offline(*_: object, **__: object) -> None:
@@ -110,17 +107,13 @@ def test_without_a_network_the_archive_its_place_and_the_digits_are_named(
     monkeypatch.setattr("urllib.request.urlopen", offline)
     with pytest.raises(DataError) as caught:
         cifar.load_cifar("cifar10", tmp_path / "data", 32, quiet)
-    for part in (
-        "cifar-10-python.tar.gz",
-        "c58f30108f718f92721af3b95e74349a",
-        str(tmp_path / "data"),
-        "r18-tui digits",
-    ):
+    digest = "c58f30108f718f92721af3b95e74349a"
+    for part in ("cifar-10-python.tar.gz", digest, str(tmp_path / "data"), "r18-tui digits"):
         assert part in str(caught.value)
     assert not list((tmp_path / "data").glob("*"))
 
 
-def test_a_download_that_is_damaged_is_not_kept(
+def test_a_damaged_download_is_not_kept(
     small_cifar: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tmp_path_factory.mktemp("download")
@@ -134,7 +127,7 @@ def test_a_download_that_is_damaged_is_not_kept(
 
 
 @pytest.mark.parametrize("wanted", ["auto", "cuda:0"])
-def test_a_gpu_without_kernels_in_this_torch_is_named(monkeypatch: pytest.MonkeyPatch, wanted: str) -> None:
+def test_a_gpu_without_kernels_in_torch_is_reported(monkeypatch: pytest.MonkeyPatch, wanted: str) -> None:
     def no_kernel(*_: object, **__: object) -> None:
         raise RuntimeError("CUDA error: no kernel image is available for execution on the device\nmore of it")
 
@@ -146,7 +139,7 @@ def test_a_gpu_without_kernels_in_this_torch_is_named(monkeypatch: pytest.Monkey
     assert "more of it" not in str(caught.value)
 
 
-def test_a_gpu_that_torch_cannot_use_is_never_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_torch_cannot_use_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(devices, "gpu_present", lambda: True)
     monkeypatch.setattr(devices, "driver_version", lambda: "470.01")
@@ -159,7 +152,7 @@ def test_a_gpu_that_torch_cannot_use_is_never_passed_over(monkeypatch: pytest.Mo
     assert devices.choose_device("cpu").type == "cpu"
 
 
-def test_a_gpu_that_is_asked_for_and_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_requested_but_missing_gpu_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(devices, "driver_version", lambda: None)
     with pytest.raises(DeviceError, match=r"run\.device: cuda requested, but .* or set run\.device=cpu"):
@@ -194,7 +187,7 @@ def state_dict(stem: str = "cifar", classes: int = 10) -> dict[str, torch.Tensor
     return build_model(ModelConfig.model_validate({"stem": stem}), classes, 1).state_dict()
 
 
-def test_another_head_starts_anew_another_stem_is_fitted_and_both_are_listed(tmp_path: Path) -> None:
+def test_a_new_head_and_an_adapted_stem_are_reported(tmp_path: Path) -> None:
     save_file(source := state_dict("imagenet", 1000), tmp_path / "w.safetensors")
     model = build_model(ModelConfig(), 10, 0)
     report = load_initial_weights(model, find_initial_weights(str(tmp_path / "w.safetensors"), tmp_path, quiet), DIGITS)
@@ -215,7 +208,7 @@ def test_a_small_stem_is_padded_for_a_large_one(tmp_path: Path) -> None:
     assert int((kernel != 0).sum()) == source["conv1.weight"].numel()
 
 
-def test_a_head_for_as_many_other_classes_is_not_taken_over() -> None:
+def test_a_head_for_other_classes_of_the_same_number_is_not_loaded() -> None:
     """Ten digits are not ten animals, though the shapes agree."""
     model = build_model(ModelConfig(), 10, 0)
     before = model.state_dict()["fc.weight"].clone()
@@ -232,7 +225,7 @@ class Evil:
         return (Path.touch, (Path("/tmp/r18-evil"),))
 
 
-def test_what_is_no_state_dict_is_refused_and_nothing_in_it_runs(tmp_path: Path) -> None:
+def test_files_without_a_state_dict_are_refused_without_running_code(tmp_path: Path) -> None:
     torch.save({"w": Evil()}, tmp_path / "evil.pt")
     with pytest.raises(CheckpointError):
         find_initial_weights(str(tmp_path / "evil.pt"), tmp_path, quiet)
@@ -249,7 +242,7 @@ def test_what_is_no_state_dict_is_refused_and_nothing_in_it_runs(tmp_path: Path)
 
 
 class Code:
-    """Makes a folder when it is unpickled."""
+    """Creates a folder when it is unpickled."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -281,8 +274,8 @@ def test_imagenet_weights_are_checked_by_their_full_hash(tmp_path: Path, monkeyp
     with pytest.raises(CheckpointError, match="SHA-256 is"):
         find_initial_weights("imagenet", tmp_path, quiet)
     monkeypatch.setattr(weights, "IMAGENET_SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
-    found = find_initial_weights("imagenet", tmp_path, quiet)
-    assert torch.equal(found.state["layer1.0.conv1.weight"], state["layer1.0.conv1.weight"])
+    source = find_initial_weights("imagenet", tmp_path, quiet)
+    assert torch.equal(source.state["layer1.0.conv1.weight"], state["layer1.0.conv1.weight"])
 
 
 def test_imagenet_weights_are_downloaded_with_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -300,7 +293,7 @@ def test_imagenet_weights_are_downloaded_with_progress(tmp_path: Path, monkeypat
     assert [path.name for path in (tmp_path / "hub" / "checkpoints").iterdir()] == ["source.pth"]
 
 
-def test_a_download_that_ends_early_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_incomplete_download_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Reply(io.BytesIO):
         headers: ClassVar = {"Content-Length": "1000"}
 
@@ -311,7 +304,7 @@ def test_a_download_that_ends_early_leaves_nothing(tmp_path: Path, monkeypatch: 
     assert list((tmp_path / "checkpoints").iterdir()) == []
 
 
-def test_without_a_network_the_weights_file_and_its_place_are_named(
+def test_an_error_without_network_names_the_weights_and_their_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def offline(*_: object, **__: object) -> None:

@@ -1,6 +1,6 @@
-"""Batches from worker processes: the same as from memory, whatever happens to the workers.
+"""Batches from worker processes are the same as from memory, whatever happens to the workers.
 
-All are taken on a thread, as the trainer does: on the main thread torch reports a dead worker from a signal handler.
+Batches are taken on a thread, as by the trainer: on the main thread torch reports a dead worker from a signal handler.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ WHOLE = BatchPlan(num_images=36, batch_size=36, drop_last=False, smallest=2, see
 
 
 @pytest.fixture(autouse=True)
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a busy machine workers take long to start: a long wait is no matter but to the test of it, which sets its own."""
+def no_long_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Disable the warning about long waits, which a busy machine would cause; the test of it sets its own limit."""
     monkeypatch.setattr(stream, "_LONG_WAIT_S", 3600.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeadlyDecoder(Decoder):
-    """Ends the process that decodes a certain file, the first time or every time."""
+    """Kills the process that decodes a certain file, the first `times` times."""
 
     name: str
     times: int
@@ -63,7 +63,7 @@ class DeadlyDecoder(Decoder):
 
 
 class Warnings(list[str]):
-    """What was warned of."""
+    """Collects warnings."""
 
     def stream(self, split: FolderSplit, plan: BatchPlan = PLAN, workers: int = 2, epochs: int = 3) -> StreamedBatches:
         return StreamedBatches(
@@ -72,13 +72,13 @@ class Warnings(list[str]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeldDecoder(Decoder):
-    """Decodes nothing while a file is there, as a share that does not answer."""
+class BlockingDecoder(Decoder):
+    """Blocks while a file exists, like a network share that does not respond."""
 
-    while_there: Path
+    block_file: Path
 
     def __call__(self, path: str | Path) -> NDArray[np.uint8]:
-        while self.while_there.exists():
+        while self.block_file.exists():
             time.sleep(0.01)
         return super().__call__(path)
 
@@ -103,7 +103,7 @@ def epoch_of(streamed: StreamedBatches, epoch: int, first_step: int = 0) -> list
         return trainer.submit(lambda: [b for b in streamed.epoch(epoch, first_step) if b is not None]).result()
 
 
-def assert_as_from_memory(root: Path, streamed: StreamedBatches, epochs: int = 3) -> None:
+def assert_equal_to_memory(root: Path, streamed: StreamedBatches, epochs: int = 3) -> None:
     split = train_split(root, PixelStorage.RESIDENT)
     assert isinstance(split, ResidentSplit)
     from_memory = ResidentBatches(split, PLAN, CPU)
@@ -118,10 +118,10 @@ def assert_same(memory: Batch, worker: Batch) -> None:
         assert torch.equal(getattr(memory, name), getattr(worker, name)), name
 
 
-def test_streamed_batches_are_those_from_memory(make_folder: FolderMaker) -> None:
+def test_streamed_batches_equal_those_from_memory(make_folder: FolderMaker) -> None:
     root, warnings = make_folder(), Warnings()
     streamed = warnings.stream(train_split(root))
-    assert_as_from_memory(root, streamed)
+    assert_equal_to_memory(root, streamed)
     streamed.close()
     assert warnings == []
 
@@ -135,10 +135,10 @@ def test_a_stream_starts_in_the_middle_of_an_epoch(make_folder: FolderMaker) -> 
     streamed.close()
 
 
-def test_killed_workers_cost_no_batch_and_a_second_death_is_answered_with_fewer(make_folder: FolderMaker) -> None:
+def test_killed_workers_lose_no_batch_and_a_second_death_reduces_their_number(make_folder: FolderMaker) -> None:
     root, warnings = make_folder(), Warnings()
     streamed = warnings.stream(deadly(root, times=2))
-    assert_as_from_memory(root, streamed)
+    assert_equal_to_memory(root, streamed)
     streamed.close()
     died = (
         "a decoding worker died: killed (by the system, if memory ran out); no batch is lost; decoding continues with"
@@ -146,7 +146,7 @@ def test_killed_workers_cost_no_batch_and_a_second_death_is_answered_with_fewer(
     assert warnings == [f"{died} 2 workers", f"{died} 1 worker"]
 
 
-def test_an_image_that_kills_every_worker_ends_in_an_error_with_a_way_on(
+def test_an_image_that_kills_every_worker_is_an_error_with_advice(
     make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stream, "_MAX_WORKER_DEATHS", 1)
@@ -158,13 +158,13 @@ def test_an_image_that_kills_every_worker_ends_in_an_error_with_a_way_on(
         epoch_of(streamed, 0)
     assert len(warnings) == 1
     streamed.close()
-    assert multiprocessing.active_children() == [], "a worker that stays would keep the program from ending"
+    assert multiprocessing.active_children() == [], "a remaining worker would keep the program from ending"
 
 
-def test_a_bus_error_is_answered_without_shared_memory(make_folder: FolderMaker) -> None:
+def test_streaming_continues_without_shared_memory_after_a_bus_error(make_folder: FolderMaker) -> None:
     root, warnings = make_folder(), Warnings()
     streamed = warnings.stream(deadly(root, times=1, how=signal.SIGBUS))
-    assert_as_from_memory(root, streamed, epochs=1)
+    assert_equal_to_memory(root, streamed, epochs=1)
     streamed.close()
     (text,) = warnings
     assert (
@@ -173,13 +173,11 @@ def test_a_bus_error_is_answered_without_shared_memory(make_folder: FolderMaker)
     )
 
 
-def test_too_little_shared_memory_is_seen_before_a_worker_dies_of_it(
-    make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pipes_replace_too_little_shared_memory(make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch) -> None:
     root, warnings = make_folder(), Warnings()
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(2**16, 2**16 - 2**10, 2**10))
     streamed = warnings.stream(train_split(root))
-    assert_as_from_memory(root, streamed, epochs=1)
+    assert_equal_to_memory(root, streamed, epochs=1)
     streamed.close()
     (text,) = warnings
     assert "they use pipes instead" in text
@@ -187,18 +185,15 @@ def test_too_little_shared_memory_is_seen_before_a_worker_dies_of_it(
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["shared memory", "pipes"])
-def test_workers_that_are_killed_while_they_send_do_not_hold_up_the_trainer(
+def test_workers_killed_while_sending_do_not_block_the_trainer(
     make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch, shared: bool
 ) -> None:
     if not shared:
         monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(2**16, 2**16 - 2**10, 2**10))
     root, warnings = make_folder(), Warnings()
-    decoder = Decoder(
-        image_size=128, crop_pct=1.0
-    )  # a batch is more than a pipe holds, so that its worker waits in the middle
-    split = load_image_folder(
-        root, decoder=decoder, keep=lambda _: PixelStorage.STREAM, progress=lambda *_: None
-    ).splits["train"]
+    decoder = Decoder(image_size=128, crop_pct=1.0)  # a batch exceeds a pipe's buffer, so workers block while sending
+    data = load_image_folder(root, decoder=decoder, keep=lambda _: PixelStorage.STREAM, progress=lambda *_: None)
+    split = data.splits["train"]
     assert isinstance(split, FolderSplit)
     streamed = warnings.stream(split)
 
@@ -218,7 +213,7 @@ def test_workers_that_are_killed_while_they_send_do_not_hold_up_the_trainer(
     assert "killed (by the system, if memory ran out); no batch is lost" in warnings[-1]
 
 
-def test_a_worker_that_stands_still_is_waited_for_in_parts(
+def test_waiting_for_a_blocked_worker_is_interruptible(
     make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stream, "_LONG_WAIT_S", 0.5)
@@ -227,7 +222,7 @@ def test_a_worker_that_stands_still_is_waited_for_in_parts(
     assert isinstance(split, FolderSplit)
     held = root / "held"
     held.touch()
-    split.decoder = HeldDecoder(image_size=8, crop_pct=1.0, while_there=held)
+    split.decoder = BlockingDecoder(image_size=8, crop_pct=1.0, block_file=held)
     streamed = warnings.stream(split)
     waits: list[int] = []
 
@@ -248,7 +243,7 @@ def test_a_worker_that_stands_still_is_waited_for_in_parts(
     assert [text.partition(":")[0] for text in warnings] == ["no images for 0 s"]
 
 
-def test_workers_that_cannot_be_started_are_tried_again_with_fewer(
+def test_failed_starts_of_workers_are_retried_with_fewer(
     make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root, warnings = make_folder(), Warnings()
@@ -262,20 +257,20 @@ def test_workers_that_cannot_be_started_are_tried_again_with_fewer(
         return begin(epoch, first_step)
 
     monkeypatch.setattr(streamed, "_start", failing)
-    assert_as_from_memory(root, streamed, epochs=1)
+    assert_equal_to_memory(root, streamed, epochs=1)
     streamed.close()
     assert [text.partition("continues with ")[2] for text in warnings] == ["2 workers", "1 worker"]
     assert warnings[0].startswith("decoding workers could not be started: [Errno 11]")
 
 
-def test_workers_that_are_killed_while_they_start_are_replaced_however_many_images_there_are(
+def test_workers_killed_at_their_start_are_replaced_with_any_number_of_images(
     make_folder: FolderMaker,
 ) -> None:
-    """What a worker is started with must fit into a pipe: the trainer would wait for ever for a dead one to read it."""
+    """The start message must fit into a pipe: the trainer would wait forever for a dead worker to read it."""
     root, warnings = make_folder(), Warnings()
     split = train_split(root)
     many = FolderSplit(split.paths * 200, split.labels_N.repeat(200), split.decoder)
-    assert sum(map(len, many.paths)) > 2**18, "more than a pipe holds"
+    assert sum(map(len, many.paths)) > 2**18, "more than a pipe's buffer"
     streamed = warnings.stream(many, BatchPlan(num_images=len(many), batch_size=8, drop_last=False, smallest=2, seed=3))
 
     def take() -> Batch:
@@ -291,10 +286,10 @@ def test_workers_that_are_killed_while_they_start_are_replaced_however_many_imag
     assert "killed (by the system, if memory ran out); no batch is lost" in warnings[0]
 
 
-# torch's iterator, which it had half built, does not expect to be deleted.
+# torch's half-initialised iterator raises when it is deleted.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("what", ["a worker", "their watch"])
-def test_when_one_cannot_be_started_none_stays_behind(
+def test_no_worker_remains_after_a_failed_start(
     make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     root, warnings, starts = make_folder(), Warnings(), [0]
@@ -311,7 +306,7 @@ def test_when_one_cannot_be_started_none_stays_behind(
     else:
         monkeypatch.setattr(WorkerWatch, "__init__", start_or_fail)
     streamed = warnings.stream(train_split(root))
-    assert_as_from_memory(root, streamed, epochs=1)
+    assert_equal_to_memory(root, streamed, epochs=1)
     assert len(multiprocessing.active_children()) == 2
     streamed.close()
     assert multiprocessing.active_children() == []
@@ -319,21 +314,21 @@ def test_when_one_cannot_be_started_none_stays_behind(
     assert text.startswith("decoding workers could not be started: can't start new thread; no batch is lost")
 
 
-def test_workers_that_stand_still_are_ended_all_the_same(make_folder: FolderMaker) -> None:
+def test_blocked_workers_are_ended(make_folder: FolderMaker) -> None:
     root = make_folder()
     split, held = train_split(root), root / "held"
     held.touch()
-    split.decoder = HeldDecoder(image_size=8, crop_pct=1.0, while_there=held)
+    split.decoder = BlockingDecoder(image_size=8, crop_pct=1.0, block_file=held)
     streamed = Warnings().stream(split)
     with ThreadPoolExecutor(1) as trainer:
         assert trainer.submit(lambda: next(iter(streamed.epoch(0, 0)))).result(200) is None
     begun = time.monotonic()
     streamed.close()
     assert multiprocessing.active_children() == []
-    assert time.monotonic() - begun < 10, "torch alone waits for 10 s, one after the other"
+    assert time.monotonic() - begun < 10, "torch alone would wait 10 s for each"
 
 
-def test_without_workers_the_trainer_is_not_taken_for_one(
+def test_errors_without_workers_are_not_taken_for_a_dead_worker(
     make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
@@ -349,7 +344,7 @@ def test_without_workers_the_trainer_is_not_taken_for_one(
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_lost_image_is_left_out_and_named_once(
+def test_a_lost_image_is_skipped_and_reported_once(
     make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
     monkeypatch.setattr(image_folder, "_RETRY_DELAY_S", 0.0)
@@ -357,17 +352,13 @@ def test_a_lost_image_is_left_out_and_named_once(
     split, gone = train_split(root), root / "train" / "red" / "003.png"
     row = split.paths.index(str(gone))
     gone.unlink()
-    streamed, memory = (
-        warnings.stream(split, WHOLE, workers),
-        ResidentBatches(train_split_before(split, row), WHOLE, CPU),
-    )
+    streamed = warnings.stream(split, WHOLE, workers)
+    memory = ResidentBatches(train_split_before(split, row), WHOLE, CPU)
     for epoch in (0, 1):
         (batch,), (whole,) = epoch_of(streamed, epoch), list(memory.epoch(epoch, 0))
         left = whole.sample_ids_N != row
         assert len(batch) == 35
-        assert torch.equal(batch.positions_N, whole.positions_N[left]), (
-            "the others keep their place and with it their draws"
-        )
+        assert torch.equal(batch.positions_N, whole.positions_N[left]), "the others keep their positions and draws"
         assert torch.equal(batch.sample_ids_N, whole.sample_ids_N[left])
         assert torch.equal(batch.labels_N, whole.labels_N[left])
         assert torch.equal(batch.pixels_MHWC, whole.pixels_MHWC[whole.rows_N[left]])
@@ -378,7 +369,7 @@ def test_a_lost_image_is_left_out_and_named_once(
 
 
 def train_split_before(split: FolderSplit, lost: int) -> ResidentSplit:
-    """The pixels as they were, the lost image black."""
+    """The original pixels, with the lost image black."""
     pixels = torch.zeros(len(split), 8, 8, 3, dtype=torch.uint8)
     for row in set(range(len(split))) - {lost}:
         pixels[row] = split.pixels([row])[0]
@@ -386,7 +377,7 @@ def train_split_before(split: FolderSplit, lost: int) -> ResidentSplit:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_folder_that_has_gone_is_an_error_with_a_way_on(
+def test_a_vanished_folder_is_an_error_with_advice(
     make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
     monkeypatch.setattr(image_folder, "_RETRY_DELAY_S", 0.0)
@@ -401,7 +392,7 @@ def test_a_folder_that_has_gone_is_an_error_with_a_way_on(
     assert "\n" not in str(caught.value)
 
 
-def test_an_evaluation_leaves_a_lost_image_out_and_names_it(
+def test_an_evaluation_skips_and_reports_a_lost_image(
     make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(image_folder, "_RETRY_DELAY_S", 0.0)
@@ -433,7 +424,7 @@ def test_a_last_batch_may_lose_all_of_its_few_images(make_folder: FolderMaker, m
         lost.note([("x", "gone")] * 5, 8)
 
 
-def test_a_file_that_is_late_is_read_a_moment_later(make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_temporarily_missing_file_is_read_again(make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch) -> None:
     root = make_folder()
     split = train_split(root)
     file = Path(split.paths[5])

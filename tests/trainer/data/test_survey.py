@@ -1,3 +1,5 @@
+"""Surveys of image folders: stored findings, remarks about the data, and held-out splits."""
+
 from __future__ import annotations
 
 import os
@@ -14,6 +16,7 @@ from PIL import Image
 
 from tests.conftest import ConfigMaker, FolderMaker
 from tests.support.png import png
+from tests.support.progress import quiet
 from tests.support.running import events_of, resumed_run, start, train, view_of
 from trainer.commands.init import summary
 from trainer.commands.training_checks import config_checks
@@ -29,12 +32,8 @@ from trainer.errors import DataError
 from trainer.run.log.run_events import Started, Warned
 
 
-def quiet(_detail: str, _fraction: float | None) -> None:
-    """Progress that nobody watches."""
-
-
-def opened(root: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Survey, int]:
-    """A survey, and how many files it opened."""
+def count_opened(root: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Survey, int]:
+    """A survey and the number of images that it opened."""
     read_bytes, reads = Path.read_bytes, []
 
     def counting(path: Path) -> bytes:
@@ -47,25 +46,25 @@ def opened(root: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Survey, int]:
     return survey, sum(path.suffix == ".png" for path in reads)
 
 
-def test_files_are_opened_once_and_again_when_they_change(
+def test_files_are_opened_once_and_again_after_changes(
     make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = make_folder()
-    first, opened_first = opened(root, monkeypatch)
-    again, opened_again = opened(root, monkeypatch)
+    first, opened_first = count_opened(root, monkeypatch)
+    again, opened_again = count_opened(root, monkeypatch)
     assert (opened_first, opened_again) == (72, 0)
     assert again.findings == first.findings
     changed = root / "train" / "red" / "004.png"
     changed.write_bytes(changed.read_bytes()[:50])
-    survey, number = opened(root, monkeypatch)
+    survey, number = count_opened(root, monkeypatch)
     assert number == 1
     assert [path for path, _ in survey.unreadable] == [changed]
 
 
-def test_a_file_that_was_mended_is_opened_again_although_size_and_time_of_writing_are_the_same(
+def test_a_repaired_file_of_the_same_size_and_time_is_opened_again(
     make_folder: FolderMaker,
 ) -> None:
-    """As `rsync -t`, `cp -p`, tar and unzip leave them."""
+    """`rsync -t`, `cp -p`, tar and unzip keep the time of writing."""
     root = make_folder()
     path = root / "train" / "red" / "004.png"
     whole, stat = path.read_bytes(), path.stat()
@@ -76,11 +75,11 @@ def test_a_file_that_was_mended_is_opened_again_although_size_and_time_of_writin
         survey = survey_folder(root, quiet)
         pairs = zip(survey.layout.files["train"], survey.findings["train"], strict=True)
         digests.append([finding.digest for file, finding in pairs if file.path == path])
-        assert [found for found, _ in survey.unreadable] == ([] if content == whole else [path])
+        assert [unreadable for unreadable, _ in survey.unreadable] == ([] if content == whole else [path])
     assert digests[0] != digests[1]
 
 
-def test_classes_that_cannot_be_read_are_refused_or_named(
+def test_unreadable_classes_are_refused_or_reported(
     make_folder: FolderMaker, make_config: ConfigMaker, tmp_path: Path
 ) -> None:
     root = make_folder()
@@ -103,7 +102,7 @@ def test_classes_that_cannot_be_read_are_refused_or_named(
     assert len(load_dataset(older, torch.device("cpu"), quiet)[0].splits["train"]) == 24
 
 
-def test_dark_pictures_of_many_bits_are_named(make_folder: FolderMaker) -> None:
+def test_dark_images_of_many_bits_are_reported(make_folder: FolderMaker) -> None:
     root = make_folder()
     assert survey_folder(root, quiet).notes == []
     values = np.random.default_rng(0).integers(0, 4096, (20, 20)).astype(np.uint16)
@@ -123,7 +122,7 @@ def test_dark_pictures_of_many_bits_are_named(make_folder: FolderMaker) -> None:
     assert survey_folder(root, quiet).notes == []
 
 
-def test_a_run_says_what_it_passes_over(make_folder: FolderMaker, make_config: ConfigMaker, tmp_path: Path) -> None:
+def test_a_run_reports_skipped_files(make_folder: FolderMaker, make_config: ConfigMaker, tmp_path: Path) -> None:
     root = make_folder()
     (root / "train" / "red" / "@eaDir").mkdir()
     (root / "train" / "red" / "clip.mov").write_bytes(b"")
@@ -133,16 +132,16 @@ def test_a_run_says_what_it_passes_over(make_folder: FolderMaker, make_config: C
         "skipped files with other endings: 1 .mov (train/red/clip.mov)",
         "skipped system and NAS folders: 1 (train/red/@eaDir)",
     ]
-    of_folder = [event.message for event in events_of(run, Warned) if event.message.startswith(f"{root}")]
-    assert of_folder == [f"{root}: {line}" for line in wanted]
-    found = [check.found for check in config_checks(config, tmp_path, quiet) if check.state == "warning"]
-    assert [line for line in found if line.startswith("skipped")] == wanted
+    warnings = [event.message for event in events_of(run, Warned) if event.message.startswith(f"{root}")]
+    assert warnings == [f"{root}: {line}" for line in wanted]
+    problems = [check.found for check in config_checks(config, tmp_path, quiet) if check.state == "warning"]
+    assert [line for line in problems if line.startswith("skipped")] == wanted
     assert [line for line in summary(survey_folder(root, quiet)) if "note" in line] == [
         f"  note          {line}" for line in wanted
     ]
 
 
-def test_a_look_that_was_interrupted_goes_on_where_it_was(
+def test_an_interrupted_survey_continues_where_it_stopped(
     make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = make_folder()
@@ -154,14 +153,16 @@ def test_a_look_that_was_interrupted_goes_on_where_it_was(
 
     with pytest.raises(KeyboardInterrupt):
         survey_folder(root, interrupt)
-    survey, number = opened(root, monkeypatch)
+    survey, number = count_opened(root, monkeypatch)
     assert 0 < number < 72
-    assert survey.findings == opened(root, monkeypatch)[0].findings
+    assert survey.findings == count_opened(root, monkeypatch)[0].findings
     assert not survey.unreadable
 
 
-def test_a_file_that_may_not_be_read_is_asked_again(make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rights change without the file: what was found about it must not be kept."""
+def test_a_file_without_permission_is_read_again_later(
+    make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Permissions change without the file, so such a finding must not be stored."""
     root = make_folder()
     shut = root / "train" / "red" / "004.png"
     read_bytes = Path.read_bytes
@@ -180,14 +181,14 @@ def test_a_file_that_may_not_be_read_is_asked_again(make_folder: FolderMaker, mo
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"[]", b'{"format": 1, "findings": {"a": 3}}', b'{"format": 99, "findings": {}}']
 )
-def test_kept_findings_that_are_damaged_are_found_anew(make_folder: FolderMaker, content: bytes) -> None:
+def test_damaged_stored_findings_are_replaced(make_folder: FolderMaker, content: bytes) -> None:
     root = make_folder()
     wanted = survey_folder(root, quiet).findings
     findings_path(root).write_bytes(content)
     assert survey_folder(root, quiet).findings == wanted
 
 
-def test_findings_are_private_and_cost_nothing_where_they_cannot_be_kept(
+def test_stored_findings_are_private_and_optional(
     make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     root = make_folder()
@@ -199,18 +200,18 @@ def test_findings_are_private_and_cost_nothing_where_they_cannot_be_kept(
     assert len(survey_folder(root, quiet).usable["train"]) == 36
 
 
-def test_a_truncated_jpeg_is_found_although_its_head_is_whole(make_folder: FolderMaker) -> None:
-    """`Image.verify` does not see it; only decoding does."""
+def test_a_truncated_jpeg_with_an_intact_header_is_found(make_folder: FolderMaker) -> None:
+    """`Image.verify` does not find it; only decoding does."""
     root = make_folder()
     path = root / "train" / "red" / "big.jpg"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)).save(path)
     path.write_bytes(path.read_bytes()[:-4000])
-    ((found, reason),) = survey_folder(root, quiet).unreadable
-    assert found == path
+    ((unreadable, reason),) = survey_folder(root, quiet).unreadable
+    assert unreadable == path
     assert "truncated" in reason
 
 
-def test_sizes_are_those_of_the_upright_picture(make_folder: FolderMaker) -> None:
+def test_sizes_are_those_of_the_upright_image(make_folder: FolderMaker) -> None:
     root = make_folder(per_class=1)
     picture = Image.new("L", (30, 20))
     exif = picture.getexif()
@@ -220,7 +221,7 @@ def test_sizes_are_those_of_the_upright_picture(make_folder: FolderMaker) -> Non
     assert (finding.width, finding.height, finding.mode) == (20, 30, "L")
 
 
-def test_copies_leaks_and_contradictions_are_named(make_folder: FolderMaker) -> None:
+def test_copies_leaks_and_contradictions_are_reported(make_folder: FolderMaker) -> None:
     root = make_folder()
     train = root / "train"
     shutil.copy(train / "red" / "000.png", train / "red" / "again.png")
@@ -234,32 +235,28 @@ def test_copies_leaks_and_contradictions_are_named(make_folder: FolderMaker) -> 
     assert any("is in two classes" in remark for remark in survey.remarks())
 
 
-def test_a_run_says_that_it_is_measured_on_what_it_learns(
+def test_a_run_warns_about_held_out_copies_of_training_images(
     make_folder: FolderMaker, make_config: ConfigMaker, tmp_path: Path
 ) -> None:
     root = make_folder()
     shutil.copy(root / "train" / "green" / "002.png", root / "test" / "green" / "known.png")
     config = make_config("data.kind=imagefolder", f"data.root={root}", "train.epochs=1")
     run = train(config, tmp_path / "runs").run.run_dir
-    said = [event.message for event in events_of(run, Warned)]
-    assert any("in another split too, which inflates the accuracy" in message for message in said)
+    warnings = [event.message for event in events_of(run, Warned)]
+    assert any("in another split too, which inflates the accuracy" in message for message in warnings)
 
 
 def test_a_flat_folder_is_divided_by_content(
     make_folder: FolderMaker, make_config: ConfigMaker, tmp_path: Path
 ) -> None:
-    """Copies stay on one side, and names do not matter."""
+    """Copies stay in one split, and names do not matter."""
     root = make_folder(splits=("train",)) / "train"
     for index in range(5):
         shutil.copy(root / "red" / f"{index:03d}.png", root / "red" / f"copy-{index}.png")
     (root / "green" / "003.png").write_text("no image")
     settings = (
-        "data.kind=imagefolder",
-        f"data.root={root}",
-        "data.val_fraction=0.25",
-        "data.test_fraction=0.25",
-        "train.epochs=1",
-    )
+        "data.kind=imagefolder", f"data.root={root}", "data.val_fraction=0.25", "data.test_fraction=0.25", "train.epochs=1",
+    )  # fmt: skip
     run = train(make_config(*settings), tmp_path / "runs").run.run_dir
     (started,) = events_of(run, Started)
     assert started.selection_split == "val"
@@ -273,17 +270,17 @@ def test_a_flat_folder_is_divided_by_content(
         progress=quiet,
         shares=shares,
     )
-    side_of: dict[bytes, str] = {}
+    split_of: dict[bytes, str] = {}
     for name, split in data.splits.items():
         assert isinstance(split, FolderSplit)
         for path in split.paths:
-            assert side_of.setdefault(Path(path).read_bytes(), name) == name
+            assert split_of.setdefault(Path(path).read_bytes(), name) == name
     (root / "red" / "copy-0.png").rename(root / "red" / "zzz.png")
     renamed = load_held_out(make_config(*settings), quiet)
     assert len(renamed.splits["val"]) == started.splits["val"]
 
 
-def test_a_flat_folder_without_shares_has_nothing_to_measure_on(make_folder: FolderMaker) -> None:
+def test_a_flat_folder_without_held_out_fractions_is_refused(make_folder: FolderMaker) -> None:
     root = make_folder(splits=("train",)) / "train"
     with pytest.raises(DataError, match=r"no images to evaluate on: .* data.val_fraction and data.test_fraction are 0"):
         load_image_folder(
@@ -291,7 +288,7 @@ def test_a_flat_folder_without_shares_has_nothing_to_measure_on(make_folder: Fol
         )
 
 
-def test_a_folder_of_which_nothing_can_be_read_is_named(make_folder: FolderMaker) -> None:
+def test_a_split_without_readable_images_is_refused(make_folder: FolderMaker) -> None:
     root = make_folder()
     for path in (root / "test").rglob("*.png"):
         path.write_text("no image")
@@ -301,7 +298,7 @@ def test_a_folder_of_which_nothing_can_be_read_is_named(make_folder: FolderMaker
         )
 
 
-def test_a_class_folder_of_any_name_is_a_class(make_folder: FolderMaker) -> None:
+def test_class_folders_may_have_any_name(make_folder: FolderMaker) -> None:
     names = ("[red]&bold", "a b", "été", "日本")
     assert find_layout(make_folder(classes=names)).classes == tuple(sorted(names))
     assert len(survey_folder(make_folder("more", classes=names), quiet).usable["test"]) == 48
@@ -312,8 +309,8 @@ def test_a_class_folder_of_any_name_is_a_class(make_folder: FolderMaker) -> None
     shares=st.fixed_dictionaries({"val": st.sampled_from([0.0, 0.2, 0.4]), "test": st.sampled_from([0.0, 0.3])}),
     classes=st.integers(1, 3),
 )
-def test_holding_out_divides_and_never_parts_copies(keys: list[int], shares: dict[str, float], classes: int) -> None:
-    # Some keys have two labels: copies of a picture in two classes.
+def test_holding_out_keeps_copies_together(keys: list[int], shares: dict[str, float], classes: int) -> None:
+    # Some keys have two labels: copies of an image in two classes.
     labels = [(key + (key > 24 and row % 2)) % classes for row, key in enumerate(keys)]
     try:
         rows = hold_out(keys, labels, shares)
@@ -322,14 +319,14 @@ def test_holding_out_divides_and_never_parts_copies(keys: list[int], shares: dic
     assert sorted(row for of_split in rows.values() for row in of_split) == list(range(len(keys)))
     places = {(keys[row], name) for name, of_split in rows.items() for row in of_split}  # also across classes
     assert len(places) == len(set(keys))
-    assert {labels[row] for row in rows["train"]} == set(labels), "every class keeps something to learn from"
+    assert {labels[row] for row in rows["train"]} == set(labels), "every class keeps training images"
     counts = Counter(labels)
     for name, share in shares.items():
         for label in counts:
             assert sum(labels[row] == label for row in rows.get(name, [])) <= round(counts[label] * share)
 
 
-def test_a_file_that_is_mended_does_not_move_others_between_the_splits(
+def test_a_repaired_file_does_not_move_others_between_splits(
     make_folder: FolderMaker, make_config: ConfigMaker, tmp_path: Path
 ) -> None:
     root = make_folder(splits=("train",), per_class=16) / "train"

@@ -1,4 +1,4 @@
-"""Measuring a split: the last batch may be filled up, and nothing else changes."""
+"""Evaluating a split: padding the last batch does not change the results."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from trainer.training.loop import Trainer
 
 
 @pytest.mark.parametrize(("batch_size", "shapes"), [(16, [16]), (64, [36])])
-def test_a_last_batch_that_is_filled_up_changes_no_figure(
+def test_padding_the_last_batch_does_not_change_the_evaluation(
     folder_config: Config, monkeypatch: pytest.MonkeyPatch, batch_size: int, shapes: list[int]
 ) -> None:
     trainer = build_trainer(folder_config, Path("runs"), LoopCallbacks(), lambda *_: None, None).trainer
@@ -28,18 +28,18 @@ def test_a_last_batch_that_is_filled_up_changes_no_figure(
         seen.append(len(inputs[0]))
 
     trainer.state.model.register_forward_pre_hook(note)
-    plain = measured_test_images(trainer, batch_size)
+    plain = evaluate_test_split(trainer, batch_size)
     seen.clear()
     monkeypatch.setattr(evaluate_module, "_PAD_LAST_BATCH_ON", ("cpu",))
-    filled_up = measured_test_images(trainer, batch_size)
+    padded = evaluate_test_split(trainer, batch_size)
     assert sorted(set(seen)) == shapes
-    assert torch.equal(filled_up.confusion_KK, plain.confusion_KK)
-    assert filled_up.silent == plain.silent
-    assert filled_up.accuracy_tta == plain.accuracy_tta
-    assert filled_up.loss == pytest.approx(plain.loss, rel=1e-6)
+    assert torch.equal(padded.confusion_KK, plain.confusion_KK)
+    assert padded.silent == plain.silent
+    assert padded.accuracy_tta == plain.accuracy_tta
+    assert padded.loss == pytest.approx(plain.loss, rel=1e-6)
 
 
-def measured_test_images(trainer: Trainer, batch_size: int) -> Evaluation:
+def evaluate_test_split(trainer: Trainer, batch_size: int) -> Evaluation:
     split = trainer.data.dataset.splits["test"]
     assert len(split) == 36
     return evaluate(

@@ -1,4 +1,4 @@
-"""Pictures to look at: the surest mistakes, training images as the network sees them, and the file that both are kept in."""
+"""Picture sheets of a run: the most confident mistakes, training images as the network sees them, and their files."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CPU = torch.device("cpu")
 
 
 def logits_for(predicted: list[int], confidences: list[float]) -> Tensor:
-    """Of three classes, so that the softmax gives a class its confidence."""
+    """Logits of three classes whose softmax gives the predicted class its confidence."""
     rest = torch.tensor([(1 - confidence) / 2 for confidence in confidences])
     probabilities = rest[:, None].repeat(1, 3)
     probabilities[torch.arange(len(predicted)), torch.tensor(predicted)] = torch.tensor(confidences)
@@ -45,31 +45,31 @@ def picture(value: int) -> Tensor:
     return torch.full((4, 4, 3), value, dtype=torch.uint8)
 
 
-def test_the_surest_mistakes_of_all_batches_are_kept_in_order() -> None:
+def test_the_most_confident_mistakes_of_all_batches_are_kept_in_order() -> None:
     collector = MistakeCollector()
     labels = torch.tensor([0, 1, 2])
     pixels = torch.stack([picture(value) for value in (10, 11, 12)])
     collector.add(pixels, range(3), labels, logits_for([1, 1, 0], [0.6, 0.99, 0.9]))
     collector.add(pixels + 10, [5, 7, 8], labels, logits_for([0, 2, 1], [0.95, 0.8, 0.5]))
-    found = collector.result()
-    assert found is not None
-    assert found.rows == [2, 7, 0, 8]
-    assert (found.labels, found.predicted) == ([2, 1, 0, 2], [0, 2, 1, 1])
-    assert found.confidences == pytest.approx([0.9, 0.8, 0.6, 0.5])
-    assert found.pixels_MHWC[:, 0, 0, 0].tolist() == [12, 21, 10, 22]
+    mistakes = collector.result()
+    assert mistakes is not None
+    assert mistakes.rows == [2, 7, 0, 8]
+    assert (mistakes.labels, mistakes.predicted) == ([2, 1, 0, 2], [0, 2, 1, 1])
+    assert mistakes.confidences == pytest.approx([0.9, 0.8, 0.6, 0.5])
+    assert mistakes.pixels_MHWC[:, 0, 0, 0].tolist() == [12, 21, 10, 22]
 
 
-def test_an_image_without_a_number_stands_behind_confident_mistakes() -> None:
+def test_an_image_with_nan_logits_comes_after_confident_mistakes() -> None:
     collector = MistakeCollector()
     logits = logits_for([1, 1], [0.9, 0.6])
     logits = torch.cat([torch.full((1, 3), torch.nan), logits])
     collector.add(torch.stack([picture(0)] * 3), range(3), torch.tensor([2, 0, 0]), logits)
-    found = collector.result()
-    assert found is not None
-    assert (found.rows, found.confidences[-1]) == ([1, 2, 0], 0.0)
+    mistakes = collector.result()
+    assert mistakes is not None
+    assert (mistakes.rows, mistakes.confidences[-1]) == ([1, 2, 0], 0.0)
 
 
-def test_no_more_than_so_many_are_kept_and_none_of_what_was_right() -> None:
+def test_only_the_most_confident_mistakes_are_kept() -> None:
     collector = MistakeCollector()
     assert collector.result() is None
     right = torch.zeros(4, dtype=torch.int64)
@@ -80,9 +80,9 @@ def test_no_more_than_so_many_are_kept_and_none_of_what_was_right() -> None:
         labels = torch.ones(MAX_MISTAKES, dtype=torch.int64)
         pixels = torch.zeros(MAX_MISTAKES, 4, 4, 3, dtype=torch.uint8)
         collector.add(pixels, rows, labels, logits_for([0] * MAX_MISTAKES, [0.5 + 0.001 * row for row in rows]))
-    found = collector.result()
-    assert found is not None
-    assert found.rows == list(range(3 * MAX_MISTAKES - 1, 2 * MAX_MISTAKES - 1, -1))
+    mistakes = collector.result()
+    assert mistakes is not None
+    assert mistakes.rows == list(range(3 * MAX_MISTAKES - 1, 2 * MAX_MISTAKES - 1, -1))
 
 
 def sheet_of(count: int, side: int = 6) -> Sheet:
@@ -93,7 +93,7 @@ def sheet_of(count: int, side: int = 6) -> Sheet:
 
 
 @pytest.mark.parametrize("count", [1, 8, 19])
-def test_a_sheet_is_read_back_as_it_was_written_and_any_viewer_shows_it(tmp_path: Path, count: int) -> None:
+def test_a_sheet_is_an_image_and_is_read_back(tmp_path: Path, count: int) -> None:
     sheet = sheet_of(count)
     write_sheet(tmp_path / "eval" / "x.png", sheet)
     again = read_sheet(tmp_path / "eval" / "x.png")
@@ -103,7 +103,7 @@ def test_a_sheet_is_read_back_as_it_was_written_and_any_viewer_shows_it(tmp_path
         assert image.size == (min(count, 8) * 6, -(-count // 8) * 6)
 
 
-def test_large_pictures_are_made_smaller(tmp_path: Path) -> None:
+def test_large_images_are_reduced_for_a_sheet(tmp_path: Path) -> None:
     pixels = np.zeros((2, 128, 128, 3), dtype=np.uint8)
     pixels[0, :, ::2] = 200
     write_sheet(tmp_path / "x.png", Sheet(pixels_NHWC=pixels, captions=[{}, {}]))
@@ -112,7 +112,7 @@ def test_large_pictures_are_made_smaller(tmp_path: Path) -> None:
     assert np.unique(again[0]).tolist() == [100]
 
 
-def test_what_is_no_sheet_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_sheet_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.png"
     Image.new("RGB", (8, 8)).save(path)
     with pytest.raises(ValueError, match="not a sheet"):
@@ -129,7 +129,7 @@ def test_what_is_no_sheet_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "told",
+    "metadata",
     [
         {}, [], 7, {"captions": [{}]}, {"side": 0, "captions": [{}]}, {"side": 6, "captions": []},
         {"side": 9, "captions": [{}] * 3}, {"side": 6, "captions": [{}] * 4}, {"side": 6, "captions": ["x"]},
@@ -138,15 +138,15 @@ def test_what_is_no_sheet_is_refused(tmp_path: Path) -> None:
     ],
     ids=str,
 )  # fmt: skip
-def test_facts_of_anybodys_making_are_looked_at(tmp_path: Path, told: object) -> None:
+def test_invalid_metadata_of_a_sheet_is_refused(tmp_path: Path, metadata: object) -> None:
     text = PngImagePlugin.PngInfo()
-    text.add_text("r18-tui", json.dumps(told))
+    text.add_text("r18-tui", json.dumps(metadata))
     Image.new("RGB", (18, 6)).save(tmp_path / "x.png", pnginfo=text)
     with pytest.raises(ValueError, match=r"x\.png"):
         read_sheet(tmp_path / "x.png")
 
 
-def test_what_is_no_file_or_too_large_is_not_read(tmp_path: Path) -> None:
+def test_a_pipe_or_a_too_large_sheet_is_not_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo.png")
     Image.new("RGB", (5000, 1)).save(tmp_path / "wide.png")
     for name in ("fifo.png", "wide.png"):
@@ -168,7 +168,7 @@ AUGMENTED: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("cache", ["ram", "none"])
 @pytest.mark.parametrize("case", AUGMENTED)
-def test_the_images_shown_are_those_that_are_trained_on(folder_config: Config, case: str, cache: str) -> None:
+def test_the_shown_training_images_are_those_of_the_step(folder_config: Config, case: str, cache: str) -> None:
     data = folder_config.data.model_copy(update={**AUGMENTED[case], "cache": cache, "workers": 0})
     config = folder_config.model_copy(update={"data": type(data).model_validate(data.model_dump())})
     trainer = folder_trainer(config)
@@ -193,27 +193,27 @@ def test_the_images_shown_are_those_that_are_trained_on(folder_config: Config, c
         assert np.abs(sheet.pixels_NHWC - expected).max() < 3, "bf16 rounds to a hundredth"
         assert sheet.facts["size"] == config.data.size_in(epoch)
         classes = trainer.data.dataset.classes
-        assert [told["class"] for told in sheet.captions] == [classes[label] for label in batch.labels_N[:count]]
+        assert [caption["class"] for caption in sheet.captions] == [classes[label] for label in batch.labels_N[:count]]
         if "mixup" in AUGMENTED[case]:
             others = [classes[label] for label in batch.labels_N.roll(1)[:count]]
-            assert [told["mixed_with"] for told in sheet.captions] == others
-        assert all("/" in told["name"] for told in sheet.captions), "folder and file"
+            assert [caption["mixed_with"] for caption in sheet.captions] == others
+        assert all("/" in caption["name"] for caption in sheet.captions), "folder and file"
     trainer.batches.close()
 
 
-def test_another_look_is_taken_after_a_minute_and_at_another_size(
+def test_training_images_are_due_after_a_minute_and_at_another_size(
     folder_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [1000.0]
     monkeypatch.setattr("trainer.session.training_images.time.monotonic", lambda: now[0])
     data = folder_config.data.model_copy(update={"image_size": 16, "progressive": [[8, 2]]})
-    look = TrainingImages(folder_config.model_copy(update={"data": data}))
-    assert [look.due(0), look.due(1), look.due(2), look.due(3)] == [True, False, True, False]
+    images = TrainingImages(folder_config.model_copy(update={"data": data}))
+    assert [images.due(0), images.due(1), images.due(2), images.due(3)] == [True, False, True, False]
     now[0] += 61
-    assert look.due(3)
+    assert images.due(3)
 
 
-def test_files_that_cannot_be_written_are_one_warning(tmp_path: Path) -> None:
+def test_unwritable_sheets_cause_one_warning(tmp_path: Path) -> None:
     published: list[Event] = []
     (tmp_path / "eval").write_text("in the way")
     for _ in range(2):
@@ -228,7 +228,7 @@ def test_files_that_cannot_be_written_are_one_warning(tmp_path: Path) -> None:
         published.clear()
 
 
-def test_no_thread_to_write_with_ends_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_writer_thread_is_only_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_room(_self: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
@@ -242,17 +242,18 @@ def test_no_thread_to_write_with_ends_no_run(tmp_path: Path, monkeypatch: pytest
     files.close()
 
 
-def test_what_was_written_is_told_with_its_place(tmp_path: Path) -> None:
+def test_a_written_sheet_is_published_with_its_path(tmp_path: Path) -> None:
     published: list[Event] = []
     files = EvaluationFiles(RunDir(tmp_path), published.append)
     files.write_training_images(lambda: sheet_of(3), step=7, epoch=2)
     files.close()
-    told = PicturesSaved(what="training", split="train", step=7, epoch=2, path="eval/training.png", images=3)
-    assert published == [told]
+    assert published == [
+        PicturesSaved(what="training", split="train", step=7, epoch=2, path="eval/training.png", images=3)
+    ]
     assert json.dumps(read_sheet(tmp_path / "eval/training.png").captions) == json.dumps(sheet_of(3).captions)
 
 
-def test_of_what_waits_for_a_place_the_newest_is_written(tmp_path: Path) -> None:
+def test_only_the_newest_waiting_sheet_is_written(tmp_path: Path) -> None:
     published: list[Event] = []
     files = EvaluationFiles(RunDir(tmp_path), published.append)
     held = threading.Event()
@@ -270,9 +271,7 @@ def test_of_what_waits_for_a_place_the_newest_is_written(tmp_path: Path) -> None
     assert [event.images for event in published if isinstance(event, PicturesSaved)] == [1, 4]
 
 
-def test_an_evaluation_without_mistakes_takes_the_pictures_of_before_away(
-    tmp_path: Path, folder_config: Config
-) -> None:
+def test_an_evaluation_without_mistakes_removes_earlier_pictures(tmp_path: Path, folder_config: Config) -> None:
     trainer, published = folder_trainer(folder_config), list[Event]()
     data = trainer.data.dataset
     mistakes = Mistakes(
@@ -281,10 +280,10 @@ def test_an_evaluation_without_mistakes_takes_the_pictures_of_before_away(
     files = EvaluationFiles(RunDir(tmp_path), published.append)
     files.write_mistakes(mistakes, data, "test", step=10, epoch=1.0)
     files.close()
-    (told,) = read_sheet(tmp_path / "eval/mistakes-test.png").captions
-    assert (told["class"], told["predicted"], told["confidence"]) == (data.classes[0], data.classes[1], 0.9)
+    (caption,) = read_sheet(tmp_path / "eval/mistakes-test.png").captions
+    assert (caption["class"], caption["predicted"], caption["confidence"]) == (data.classes[0], data.classes[1], 0.9)
     assert data.splits["test"].paths is not None
-    assert data.splits["test"].paths[3].endswith(told["name"])
+    assert data.splits["test"].paths[3].endswith(caption["name"])
     again = EvaluationFiles(RunDir(tmp_path), published.append)
     again.write_mistakes(None, data, "test", step=20, epoch=2.0)
     again.close()
@@ -292,7 +291,7 @@ def test_an_evaluation_without_mistakes_takes_the_pictures_of_before_away(
     assert [event.images for event in published if isinstance(event, PicturesSaved)] == [1, 0]
 
 
-def test_names_of_files_and_numbers_of_others(folder_config: Config) -> None:
+def test_images_are_named_by_file_or_number(folder_config: Config) -> None:
     images = folder_trainer(folder_config).data.dataset.splits["train"]
     assert images.paths is not None
     part = images.subset(torch.tensor([3, 1]))
@@ -301,7 +300,7 @@ def test_names_of_files_and_numbers_of_others(folder_config: Config) -> None:
     assert name_of(ResidentSplit(torch.zeros(2, 1, 1, 3), torch.zeros(2)), 1, "val") == "val image 1"
 
 
-def test_an_image_that_is_gone_is_left_out_of_what_is_shown(folder_config: Config) -> None:
+def test_a_lost_image_is_not_shown_among_training_images(folder_config: Config) -> None:
     data = folder_config.data.model_copy(update={"cache": "none", "workers": 0, "batch_size": 32})
     config = folder_config.model_copy(update={"data": data})
     trainer = folder_trainer(config)
@@ -313,6 +312,6 @@ def test_an_image_that_is_gone_is_left_out_of_what_is_shown(folder_config: Confi
     lost = int(plan.order(0)[4])
     Path(images.paths[lost]).unlink()
     shown = training_images(trainer.data, config, plan, 0)
-    expected = [told["name"] for told in whole.captions if told["name"] not in images.paths[lost]]
-    assert [told["name"] for told in shown.captions] == expected
+    expected = [caption["name"] for caption in whole.captions if caption["name"] not in images.paths[lost]]
+    assert [caption["name"] for caption in shown.captions] == expected
     trainer.batches.close()

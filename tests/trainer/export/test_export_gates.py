@@ -1,4 +1,4 @@
-"""The gates of smaller exports and of what files carry: each passes where nothing is wrong, and refuses one wrong thing."""
+"""The gates of smaller exports and of the contents of files: each passes a correct file and refuses a single fault."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from tests.support.exported_noise import (
     SIDE,
     STD,
     Linear,
-    an_export,
     images,
-    made,
+    make_export,
+    noise_subject,
 )
 from trainer.data.dataset import DataSet
 from trainer.errors import ExportError
@@ -48,7 +48,7 @@ def gate(problem: str) -> dict[str, float]:
 
 @pytest.mark.parametrize("problem", ["", "it is wrong"])
 @pytest.mark.parametrize("name", ["int8", "fp16", "pt2", "safetensors"])
-def test_a_format_is_kept_exactly_when_its_gate_has_nothing_against_it(
+def test_a_format_is_kept_exactly_when_its_gate_passes(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, problem: str
 ) -> None:
     for other in ("int8", "fp16", "pt2", "safetensors"):
@@ -56,16 +56,16 @@ def test_a_format_is_kept_exactly_when_its_gate_has_nothing_against_it(
         found = problem if other == name else "another gate was asked"
         monkeypatch.setattr(command, f"check_{other}", lambda *_, found=found: gate(found))
     monkeypatch.setattr(command, "speed_of", lambda *_: {})
-    said: list[Event] = []
-    export = an_export(made(), tmp_path, said=said)
+    published: list[Event] = []
+    export = make_export(noise_subject(), tmp_path, published=published)
     export._try(name, {key: tmp_path / key for key in FORMATS}, {})
     assert export._refused == ({name: f"not written: {problem}"} if problem else {})
     assert list(export._files) == ([] if problem else [name])
-    assert len([event for event in said if not isinstance(event, ExportProgress)]) == bool(problem)
+    assert len([event for event in published if not isinstance(event, ExportProgress)]) == bool(problem)
 
 
 class Answers:
-    """Stands in for a file: which class it answers for each image of the split, in order."""
+    """Stands in for an exported file that answers the given classes, image by image."""
 
     def __init__(self, labels: NDArray[np.int64], broken: tuple[int, float] | None = None) -> None:
         self._probabilities = np.eye(CLASSES, dtype=np.float32)[labels]
@@ -81,24 +81,24 @@ class Answers:
 IMAGES = 1000
 
 
-def gated(
+def run_gate(
     monkeypatch: pytest.MonkeyPatch, which: Callable[..., dict[str, float]], *, right: tuple[int, int], agreeing: int,
     broken: tuple[int, float] | None = None,
 ) -> dict[str, float]:  # fmt: skip
-    """Hold a file with so many right answers, and so many that agree, against the fp32 file.
+    """Gate a small file against the fp32 file, for numbers of right answers of the fp32 and the small file and of agreements.
 
-    Both are right on the first images. The fp32 file is right on as many more as it has; where it is wrong they agree or not.
+    Each file is right on its first images; agreements are reduced among the last images, where both are wrong.
     """
-    one = made(held_out=IMAGES)
+    one = noise_subject(held_out=IMAGES)
     truth = one.held_out.labels_N.numpy()
     before, after = right
     wrong, other = (truth + 1) % CLASSES, (truth + 2) % CLASSES
-    theirs = np.where(np.arange(IMAGES) < before, truth, wrong)
-    ours = np.where(np.arange(IMAGES) < after, truth, wrong)
-    agree = int((theirs == ours).sum())
+    fp32_answers = np.where(np.arange(IMAGES) < before, truth, wrong)
+    small_answers = np.where(np.arange(IMAGES) < after, truth, wrong)
+    agree = int((fp32_answers == small_answers).sum())
     assert agreeing <= agree <= IMAGES - abs(before - after)
-    ours[IMAGES - (agree - agreeing) :] = other[IMAGES - (agree - agreeing) :]
-    files = {"fp32": Answers(theirs), "small": Answers(ours, broken)}
+    small_answers[IMAGES - (agree - agreeing) :] = other[IMAGES - (agree - agreeing) :]
+    files = {"fp32": Answers(fp32_answers), "small": Answers(small_answers, broken)}
     monkeypatch.setattr(smaller_onnx, "OnnxClassifier", lambda path: files[str(path)])
     return which(one, Path("fp32"), Path("small"), QUIET)
 
@@ -109,8 +109,8 @@ def gated(
         (check_int8, 900, 900, 1000, ""),
         (check_int8, 900, 910, 990, ""),
         (check_int8, 900, 890, 990, ""),
-        (check_int8, 130, 120, 990, ""),  # 0.13 - 0.01 is more than 0.12 to a computer
-        (check_int8, 900, 890, 900, ""),  # how many agree is no matter
+        (check_int8, 130, 120, 990, ""),  # 0.13 - 0.01 is more than 0.12 in floating point
+        (check_int8, 900, 890, 900, ""),  # the number of agreements does not matter
         (check_int8, 900, 889, 989, "accuracy falls from 90.00% to 88.90%, by more than 1%"),
         (check_fp16, 900, 900, 1000, ""),
         (check_fp16, 900, 900, 995, ""),
@@ -122,7 +122,7 @@ def gated(
         (check_fp16, 900, 902, 998, ""),
     ],
 )
-def test_smaller_files_pass_up_to_what_the_documentation_allows(
+def test_smaller_files_pass_within_the_documented_limits(
     monkeypatch: pytest.MonkeyPatch,
     which: Callable[..., dict[str, float]],
     before: int,
@@ -132,10 +132,10 @@ def test_smaller_files_pass_up_to_what_the_documentation_allows(
 ) -> None:
     if refused:
         with pytest.raises(ExportError) as error:
-            gated(monkeypatch, which, right=(before, after), agreeing=agreeing)
+            run_gate(monkeypatch, which, right=(before, after), agreeing=agreeing)
         assert str(error.value) == refused
         return
-    found = gated(monkeypatch, which, right=(before, after), agreeing=agreeing)
+    found = run_gate(monkeypatch, which, right=(before, after), agreeing=agreeing)
     assert (found["correct"], found["images"]) == (after, IMAGES)
     assert (found["accuracy"], found["agreement"]) == (after / IMAGES, agreeing / IMAGES)
 
@@ -143,11 +143,11 @@ def test_smaller_files_pass_up_to_what_the_documentation_allows(
 @pytest.mark.parametrize("which", [check_int8, check_fp16])
 @pytest.mark.parametrize("row", [0, IMAGES - 1])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_single_answer_that_is_not_finite_is_refused(
+def test_a_single_non_finite_answer_is_refused(
     monkeypatch: pytest.MonkeyPatch, which: Callable[..., dict[str, float]], row: int, value: float
 ) -> None:
     with pytest.raises(ExportError, match="NaN or infinity"):
-        gated(monkeypatch, which, right=(900, 900), agreeing=1000, broken=(row, value))
+        run_gate(monkeypatch, which, right=(900, 900), agreeing=1000, broken=(row, value))
 
 
 def spoil_value(state: dict[str, Tensor]) -> None:
@@ -164,12 +164,12 @@ def spoil_value(state: dict[str, Tensor]) -> None:
         lambda state: state.update({"fc.bias": state["fc.bias"].flip(0)}),
         lambda state: state.update({"fc.bias": state["fc.bias"][:2]}),
     ],
-    ids=["a bit", "a tensor less", "a tensor more", "an order", "a shape"],
+    ids=["a bit", "missing tensor", "additional tensor", "order", "shape"],
 )
-def test_written_weights_are_the_models_to_the_bit_or_refused(
+def test_written_weights_that_differ_in_one_bit_are_refused(
     tmp_path: Path, spoil: Callable[[dict[str, Tensor]], None]
 ) -> None:
-    one, path = made(bias=(1.0, 2.0, 3.0)), tmp_path / "model.safetensors"
+    one, path = noise_subject(bias=(1.0, 2.0, 3.0)), tmp_path / "model.safetensors"
     write_safetensors(one, path, {"classes": "[]"})
     check_safetensors(one, path)
     state = {name: value.clone() for name, value in one.model.state_dict().items()}
@@ -179,11 +179,11 @@ def test_written_weights_are_the_models_to_the_bit_or_refused(
         check_safetensors(one, path)
 
 
-def test_the_hash_is_sha256_of_every_byte(tmp_path: Path) -> None:
+def test_the_hash_is_the_sha256_of_every_byte(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"abc")  # FIPS 180-2, appendix B.1
     assert sha256_of(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    data = bytearray(2**20 + 2)  # longer than what is read at a time
+    data = bytearray(2**20 + 2)  # more than one block of reading
     for place in (0, 2**20 - 1, 2**20, 2**20 + 1):
         data[place] ^= 1
         path.write_bytes(data)
@@ -197,14 +197,14 @@ def small_graph() -> Any:
 
 
 @pytest.mark.parametrize("kept", [{"a": "b"}, {"a": "b", "c": "e"}, {"a": "b", "c": "d", "f": "g"}, {}])
-def test_a_file_without_exactly_its_metadata_is_refused(
+def test_a_file_with_missing_or_other_metadata_is_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kept: dict[str, str]
 ) -> None:
     target, wanted, save = tmp_path / "m.onnx", {"a": "b", "c": "d"}, onnx.save
     synced: list[bytes] = []
     monkeypatch.setattr(onnx_file, "sync", lambda _: synced.append(target.read_bytes()))
     save_proto(small_graph(), target, wanted)
-    assert synced == [target.read_bytes()], "it is on the disk"
+    assert synced == [target.read_bytes()], "synced after the last write"
 
     def losing(proto: Any, path: str) -> None:
         del proto.metadata_props[:]
@@ -216,7 +216,7 @@ def test_a_file_without_exactly_its_metadata_is_refused(
         save_proto(small_graph(), target, wanted)
 
 
-def test_a_graph_that_is_not_valid_is_not_written(tmp_path: Path) -> None:
+def test_an_invalid_graph_is_not_written(tmp_path: Path) -> None:
     proto = small_graph()
     proto.graph.node[0].input[0] = "z"
     with pytest.raises(onnx.checker.ValidationError):
@@ -227,7 +227,7 @@ def test_a_graph_that_is_not_valid_is_not_written(tmp_path: Path) -> None:
 def test_an_exporter_that_returns_nothing_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: None)
     with pytest.raises(ExportError, match="PyTorch's ONNX exporter returned nothing"):
-        write_model(made(), tmp_path / "m.onnx", {}, optimize=True)
+        write_model(noise_subject(), tmp_path / "m.onnx", {}, optimize=True)
 
 
 @pytest.mark.parametrize(
@@ -249,10 +249,10 @@ def test_torch_must_be_new_enough(monkeypatch: pytest.MonkeyPatch, version: str,
         (["a", "b"], True, None), (["a", "b", "d"], True, None),
     ],
 )  # fmt: skip
-def test_a_subject_has_the_runs_classes_and_reads_test_images_only_where_the_run_has(
+def test_an_export_needs_the_runs_classes_and_reads_test_only_after_the_run_did(
     monkeypatch: pytest.MonkeyPatch, classes: list[str], tested: bool, split: str | None
 ) -> None:
-    one = made()
+    one = noise_subject()
     data = DataSet(
         name="noise", classes=("a", "b", "c"), splits={"val": images(3, 0), "test": images(3, 1)}, fingerprint="f",
         identity={}, preprocess={},
@@ -261,21 +261,21 @@ def test_a_subject_has_the_runs_classes_and_reads_test_images_only_where_the_run
     monkeypatch.setattr(
         exported_model, "build_model", lambda *_: Linear(torch.zeros(3, SIDE * SIDE * 3), torch.zeros(3))
     )
-    facts = {
+    record = {
         "classes": classes, "selection_split": "val", "mean": MEAN, "std": STD, "preprocess": {}, "fingerprint": "f"
     }  # fmt: skip
     tensors = {f"model.{name}": value for name, value in one.model.state_dict().items()}
 
-    def built(**others: str) -> ExportedModel:
+    def build(**others: str) -> ExportedModel:
         return ExportedModel.of(
-            checkpoint_of(tensors, **(facts | others)), one.config, QUIET, tested=tested, embed=False
+            checkpoint_of(tensors, **(record | others)), one.config, QUIET, tested=tested, embed=False
         )
 
     if split is None:
         with pytest.raises(ExportError, match="its classes differ from those the run was trained on"):
-            built()
+            build()
         return
-    found = built()
-    assert (found.split, found.same_data, built(fingerprint="g").same_data) == (split, True, False)
-    assert torch.equal(found.model.state_dict()["fc.weight"], one.model.state_dict()["fc.weight"])
-    assert not found.model.training
+    exported = build()
+    assert (exported.split, exported.same_data, build(fingerprint="g").same_data) == (split, True, False)
+    assert torch.equal(exported.model.state_dict()["fc.weight"], one.model.state_dict()["fc.weight"])
+    assert not exported.model.training

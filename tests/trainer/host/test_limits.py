@@ -22,7 +22,7 @@ DOCKER_V1 = "4:memory:/docker/abc\n2:cpu,cpuacct:/docker/abc\n1:name=systemd:/do
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """64 CPUs, 256 GiB of which 200 are free."""
+    """64 CPUs and 256 GiB of memory, of which 200 are free."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(64)), raising=False)
     memory = psutil.virtual_memory()._replace(total=256 * GIB, available=200 * GIB)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
@@ -81,7 +81,7 @@ LIMITS = {
 
 @pytest.mark.usefixtures("machine")
 @pytest.mark.parametrize("name", LIMITS)
-def test_the_smallest_limit_of_all_control_groups_counts(name: str, tmp_path: Path) -> None:
+def test_the_smallest_limit_of_all_control_groups_applies(name: str, tmp_path: Path) -> None:
     cgroup, files, cpus, total, available = LIMITS[name]
     for path, content in {"proc/self/cgroup": cgroup, **files}.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
@@ -92,16 +92,14 @@ def test_the_smallest_limit_of_all_control_groups_counts(name: str, tmp_path: Pa
 
 
 @pytest.mark.usefixtures("machine")
-def test_the_affinity_mask_counts_and_a_system_without_one_has_all_cpus(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_affinity_mask_limits_the_cpus_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {3, 5}, raising=False)
     assert usable_cpus(tmp_path) == 2
     monkeypatch.delattr(os, "sched_getaffinity")
     assert usable_cpus(tmp_path) == os.cpu_count()
 
 
-def test_everything_that_asks_for_memory_or_cpus_gets_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_caches_and_readings_respect_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     memory = Memory(total=3 * GIB, available=GIB)
     for module in (build, health, system_monitor):
         monkeypatch.setattr(module, "usable_memory", lambda: memory)

@@ -1,4 +1,4 @@
-"""Memory that was freed is used again without the kernel's help."""
+"""Freed memory is reused without page faults."""
 
 from __future__ import annotations
 
@@ -37,6 +37,6 @@ def _faults(*, keep: bool) -> int:
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library is not glibc")
-def test_freed_memory_is_kept_also_for_threads() -> None:
-    # 64 MiB are the largest activation of the CIFAR stem at batch 256, and more than a heap of another thread can hold.
+def test_freed_memory_is_kept_for_threads() -> None:
+    # 64 MiB: the largest activation of the CIFAR stem at batch 256, and more than the heap of another thread can hold.
     assert 20 * _faults(keep=True) < _faults(keep=False)

@@ -1,4 +1,4 @@
-"""File systems that refuse an operation (SMB, FAT, FUSE, NFS without locks): a run saves there by another way."""
+"""File systems that refuse an operation (SMB, FAT, FUSE, NFS without locks): a run saves by other means."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from trainer.host import health
 from trainer.host.atomic_files import free_bytes, probe, umask_mode, write_atomically
 from trainer.model.checkpoint import Checkpoint, read_checkpoint, read_tensors, write_checkpoint
 from trainer.model.tensor_header import read_header
-from trainer.run.folder import lock as holder
+from trainer.run.folder import lock as run_lock
 from trainer.run.folder.lock import RunLock, is_live, presence, read_owner
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.status import LOST_AFTER_S, Presence
@@ -54,7 +54,7 @@ def checkpoint(step: int = 3) -> Checkpoint:
         ("link", errno.EPERM),
     ],
 )  # fmt: skip
-def test_a_checkpoint_is_saved_where_an_operation_is_refused(
+def test_a_checkpoint_is_saved_although_an_operation_is_refused(
     name: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "step-00000003.safetensors"
@@ -69,7 +69,7 @@ def test_a_checkpoint_is_saved_where_an_operation_is_refused(
 
 
 @pytest.mark.parametrize(("name", "number"), [("fsync", errno.EIO), ("fsync", errno.ENOSPC), ("replace", errno.ENOSPC)])
-def test_a_disk_that_fails_is_not_taken_for_one_that_refuses(
+def test_disk_errors_are_not_taken_for_refused_operations(
     name: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, name, refusing(number))
@@ -78,8 +78,8 @@ def test_a_disk_that_fails_is_not_taken_for_one_that_refuses(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_checkpoint_is_read_where_no_file_can_be_mapped(tmp_path: Path) -> None:
-    """A pipe has a name and bytes, and mapping it fails with ENODEV, as on FUSE with direct I/O."""
+def test_a_checkpoint_is_read_where_files_cannot_be_mapped(tmp_path: Path) -> None:
+    """A named pipe stands in: mapping it fails with ENODEV, as on FUSE with direct I/O."""
     written = tmp_path / "step-00000003.safetensors"
     write_checkpoint(written, checkpoint())
     pipe = tmp_path / "pipe"
@@ -90,36 +90,36 @@ def test_a_checkpoint_is_read_where_no_file_can_be_mapped(tmp_path: Path) -> Non
     feeder.join()
 
 
-def test_a_file_is_read_as_safetensors_reads_it(tmp_path: Path) -> None:
+def test_files_are_read_as_by_safetensors(tmp_path: Path) -> None:
     tensors = {
         "scalar": torch.tensor(3), "empty": torch.zeros(0, 2), "half": torch.randn(2, 3).half(),
         "bf16": torch.randn(5).bfloat16(), "flags": torch.tensor([True, False]),
     }  # fmt: skip
     for metadata in ({"a": "ü\n"}, None):
         save_file(tensors, tmp_path / "x.safetensors", metadata=metadata)
-        found, strings = read_tensors(tmp_path / "x.safetensors")
+        read, strings = read_tensors(tmp_path / "x.safetensors")
         assert strings == (metadata or {})
-        assert found.keys() == tensors.keys()
-        assert all(torch.equal(found[name], tensors[name]) for name in tensors)
+        assert read.keys() == tensors.keys()
+        assert all(torch.equal(read[name], tensors[name]) for name in tensors)
         header = read_header(tmp_path / "x.safetensors")
         assert {name: header[name]["shape"] for name in tensors} == {n: list(t.shape) for n, t in tensors.items()}
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff" * 20, b"\2\0\0\0\0\0\0\0[]", b"<html>a page instead</html>"])
-def test_what_is_no_safetensors_file_has_no_header(content: bytes, tmp_path: Path) -> None:
+def test_other_files_have_no_safetensors_header(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "x.safetensors").write_bytes(content)
     with pytest.raises(ValueError, match=r"."):
         read_header(tmp_path / "x.safetensors")
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EINVAL])
-def test_without_locks_the_age_of_the_log_tells_who_trains(
+def test_without_locks_a_recent_log_means_a_live_run(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fcntl, "flock", refusing(number))
     run = RunDir(tmp_path)
     run.events.write_bytes(b"")
-    lock = RunLock.take(run)
+    owner = RunLock.take(run)
     assert is_live(run)
     with pytest.raises(RunError, match="cannot lock files"):
         RunLock.take(run)
@@ -127,15 +127,15 @@ def test_without_locks_the_age_of_the_log_tells_who_trains(
     assert (is_live(run), presence(run)) == (False, Presence.UNKNOWN)
     RunLock.take(run).release()
     os.utime(run.events)
-    lock.release()
-    assert (is_live(run), presence(run)) == (False, Presence.GONE), "a run that has ended is not live"
+    owner.release()
+    assert (is_live(run), presence(run)) == (False, Presence.GONE), "an ended run is not live"
 
 
-def test_a_process_id_of_another_container_is_no_advice(tmp_path: Path) -> None:
+def test_a_process_id_of_another_container_is_not_suggested(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
     lock = RunLock.take(run)
     inside = read_owner(run) or {}
-    assert holder.stop_advice(inside) == f"stop it with: kill -TERM {os.getpid()}"
+    assert run_lock.stop_advice(inside) == f"stop it with: kill -TERM {os.getpid()}"
     for elsewhere in ({"pid_namespace": "pid:[1]"}, {"boot_id": "another", "host": "gpu-box-7"}):
         run.trainer.write_bytes(orjson.dumps(inside | elsewhere))
         with pytest.raises(RunError) as refused:
@@ -143,24 +143,26 @@ def test_a_process_id_of_another_container_is_no_advice(tmp_path: Path) -> None:
         assert "kill" not in str(refused.value)
         assert "its own container" in str(refused.value)
     del inside["pid_namespace"]  # written by an older version
-    assert holder.pid_here(inside) == os.getpid()
+    assert run_lock.pid_here(inside) == os.getpid()
     lock.release()
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o002, 0o077])
-def test_a_file_for_others_has_the_mode_of_the_umask(umask: int, tmp_path: Path) -> None:
+def test_a_public_file_has_the_mode_of_the_umask(umask: int, tmp_path: Path) -> None:
     code = (
         f"import os; os.umask({umask}); from pathlib import Path; from trainer.host.atomic_files import *\n"
         f"write_atomically(Path('a'), b'', private=False); write_atomically(Path('b'), b''); open('c', 'w'); print(umask_mode())"
     )
-    said = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, check=True, text=True).stdout
+    printed = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, check=True, text=True
+    ).stdout
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
     assert modes == {"a": modes["c"], "b": 0o600, "c": 0o666 & ~umask}
-    assert int(said) == modes["c"]
-    assert umask_mode() == umask_mode(), "and it stays"
+    assert int(printed) == modes["c"]
+    assert umask_mode() == umask_mode(), "reading the umask does not change it"
 
 
-def test_what_a_file_system_cannot_do_is_said_before_the_first_step(
+def test_missing_abilities_of_a_file_system_are_reported_before_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert probe(tmp_path)
@@ -174,9 +176,7 @@ def test_what_a_file_system_cannot_do_is_said_before_the_first_step(
 
 
 @pytest.mark.parametrize("usage", [(0, 0, 0), OSError(errno.ENOSYS, "x"), OSError(errno.EIO, "y")])
-def test_a_file_system_that_does_not_say_its_size_is_not_full(
-    usage: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_system_of_unknown_size_is_not_full(usage: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def disk_usage(_: Path) -> Any:
         if isinstance(usage, OSError):
             raise usage
@@ -190,10 +190,10 @@ def test_a_file_system_that_does_not_say_its_size_is_not_full(
         assert free_bytes(tmp_path) == math.inf
 
 
-def test_a_file_that_cannot_be_replaced_is_written_in_place_or_left_as_it_was(
+def test_a_file_that_cannot_be_replaced_is_written_in_place_or_unchanged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A link is never followed: a pointer of a run that leads elsewhere must not be written through."""
+    """A link is not followed: a run must not write outside its folder."""
     elsewhere, link, plain = tmp_path / "elsewhere", tmp_path / "latest", tmp_path / "best"
     elsewhere.write_text("not ours")
     link.symlink_to(elsewhere)

@@ -1,4 +1,4 @@
-"""Programs that are started without standard streams, or whose reader leaves."""
+"""Programs without standard streams, and programs whose reader exits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROOT = str(Path(__file__).parents[3])
 
 
 def shell(command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a line of a shell, in which `$PYTHON` is ours and `$0`, `$1` are the arguments."""
+    """Run a shell command, in which `$PYTHON` is this interpreter and `$0`, `$1` are the arguments."""
     return subprocess.run(
         [shutil.which("bash") or "sh", "-c", command, *arguments], capture_output=True, text=True, timeout=60, check=False,
         env={**os.environ, "PYTHONPATH": ROOT, "PYTHON": sys.executable},
@@ -23,7 +23,7 @@ def shell(command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
 @pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
-def test_closed_descriptors_are_opened_on_nothing(tmp_path: Path, closed: tuple[int, ...]) -> None:
+def test_closed_descriptors_are_opened_on_dev_null(tmp_path: Path, closed: tuple[int, ...]) -> None:
     code = (
         "import os, sys\n"
         "from trainer.host.standard_streams import open_standard_streams\n"
@@ -40,24 +40,28 @@ def test_closed_descriptors_are_opened_on_nothing(tmp_path: Path, closed: tuple[
 
 
 @pytest.mark.parametrize("module", ["trainer", "tui.cli"])
-def test_a_program_without_streams_does_its_work(tmp_path: Path, module: str) -> None:
+def test_commands_work_without_standard_streams(tmp_path: Path, module: str) -> None:
     assert shell(f'"$PYTHON" -m {module} --help <&- >&-').returncode == 0
     missing = shell(f'"$PYTHON" -m {module} "$0" <&- >&- 2>&-', str(tmp_path / "missing.yaml"))
     assert missing.returncode == 2
 
 
 @pytest.mark.parametrize("command", ["runs --plain", "show run --plain", ""])
-def test_a_reader_that_leaves_is_no_failure(tmp_path: Path, command: str) -> None:
+def test_an_exiting_reader_is_not_a_failure(tmp_path: Path, command: str) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "events.jsonl").touch()
-    where = '--runs-dir "$0"'
-    done = shell(f'sleep 1 | "$PYTHON" -m tui.cli {command} {where} | true; echo ${{PIPESTATUS[1]}}', str(tmp_path))
-    assert (done.stdout, done.stderr) in (("141\n", ""), ("0\n", "")), "it may have written before the reader left"
+    runs_dir = '--runs-dir "$0"'
+    result = shell(
+        f'sleep 1 | "$PYTHON" -m tui.cli {command} {runs_dir} | true; echo ${{PIPESTATUS[1]}}', str(tmp_path)
+    )
+    assert (result.stdout, result.stderr) in (("141\n", ""), ("0\n", "")), (
+        "it may have written before the reader exited"
+    )
 
 
 def test_output_on_a_full_disk_is_explained(tmp_path: Path) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full")
-    done = shell('"$PYTHON" -m tui.cli runs --plain --runs-dir "$0" >/dev/full', str(tmp_path))
-    assert done.returncode == 75
-    assert done.stderr.strip() == "standard output: cannot be written: No space left on device"
+    result = shell('"$PYTHON" -m tui.cli runs --plain --runs-dir "$0" >/dev/full', str(tmp_path))
+    assert result.returncode == 75
+    assert result.stderr.strip() == "standard output: cannot be written: No space left on device"

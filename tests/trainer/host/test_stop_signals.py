@@ -1,4 +1,4 @@
-"""Which signals stop a run, and which were ruled out by whoever started it."""
+"""Signals that stop a run or save it, and signals that were ignored at its start."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from trainer.session.training_thread import TrainingThread
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    """Puts the signals' handlers back."""
+    """Restores the signal handlers."""
     before = {number: signal.getsignal(number) for number in (*SIGNAL_CODES, *WARNINGS.values())}
     for number in before:
         signal.signal(number, signal.SIG_DFL)
@@ -31,7 +31,7 @@ def handlers() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("number", SIGNAL_CODES)
-def test_a_signal_stops_once_however_many_ways_it_takes(number: signal.Signals) -> None:
+def test_duplicates_of_a_signal_stop_once(number: signal.Signals) -> None:
     stops: list[tuple[str, int]] = []
     install_stop_handlers(lambda name, code: stops.append((name, code)))
     os.kill(os.getpid(), number)
@@ -52,12 +52,12 @@ def test_a_second_request_ends_a_process_whose_save_hangs(number: signal.Signals
         assert process.stdout.readline() == "asked\n"
         process.send_signal(number)
         time.sleep(DOUBLED_S + 0.1)
-        assert process.poll() is None, "the same request on another way"
+        assert process.poll() is None, "a duplicate of the same request"
         process.send_signal(number)
         assert process.wait(10) == -number
 
 
-def test_a_hang_up_is_left_to_whoever_can_go_on_without_a_terminal() -> None:
+def test_a_hang_up_can_have_its_own_handler() -> None:
     stops: list[str] = []
     hang_ups: list[int] = []
     install_stop_handlers(lambda name, _: stops.append(name), lambda: hang_ups.append(1))
@@ -66,65 +66,48 @@ def test_a_hang_up_is_left_to_whoever_can_go_on_without_a_terminal() -> None:
     assert (stops, hang_ups) == (["SIGTERM"], [1])
 
 
-def test_what_was_ignored_from_the_start_stays_ignored() -> None:
+def test_signals_ignored_at_the_start_stay_ignored() -> None:
     stops: list[str] = []
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # & in a script
     install_stop_handlers(lambda name, _: stops.append(name), lambda: stops.append("hang-up"))
     for number in SIGNAL_CODES:
         os.kill(os.getpid(), number)
-    assert stops == ["SIGTERM"], "only a scheduler may stop it"
+    assert stops == ["SIGTERM"], "only SIGTERM may stop it"
 
 
 @pytest.mark.parametrize("name", WARNINGS)
-def test_a_warning_signal_saves_and_stops_only_where_it_is_listed(name: str) -> None:
+def test_a_warning_signal_saves_and_stops_only_if_listed(name: str) -> None:
     ignore_warnings()
-    os.kill(os.getpid(), WARNINGS[name])  # before there is a run: nothing happens
-    told: list[object] = []
-    install_stop_handlers(lambda *stop: told.append(stop), save=told.append)
+    os.kill(os.getpid(), WARNINGS[name])  # no effect before there is a run
+    calls: list[object] = []
+    install_stop_handlers(lambda *stop: calls.append(stop), save=calls.append)
     os.kill(os.getpid(), WARNINGS[name])
     os.kill(os.getpid(), WARNINGS[name])  # the launcher's copy
-    assert told == [name]
-    told.clear()
-    install_stop_handlers(lambda *stop: told.append(stop), save=told.append, stop_on=[name])
-    for number in (WARNINGS[name], WARNINGS[name], signal.SIGTERM):  # the end that was announced is no second request
+    assert calls == [name]
+    calls.clear()
+    install_stop_handlers(lambda *stop: calls.append(stop), save=calls.append, stop_on=[name])
+    for number in (WARNINGS[name], WARNINGS[name], signal.SIGTERM):  # the announced end is not a second request
         os.kill(os.getpid(), number)
-    assert told == [(name, 128 + WARNINGS[name])]
+    assert calls == [(name, 128 + WARNINGS[name])]
 
 
-def test_no_signal_that_others_send_kills_a_process_that_trains() -> None:
-    """All signals whose default action ends a process, less those that are to end it or come from its own doing."""
-    own_doing = {
-        "SIGQUIT",
-        "SIGABRT",
-        "SIGBUS",
-        "SIGFPE",
-        "SIGILL",
-        "SIGSEGV",
-        "SIGSYS",
-        "SIGTRAP",
-        "SIGKILL",
-        "SIGSTKFLT",
-    }
-    asked_for = {"SIGPROF", "SIGIO", "SIGPOLL", "SIGRTMIN", "SIGRTMAX", "SIGIOT"}
+def test_no_external_signal_kills_a_training_process() -> None:
+    """All signals whose default action ends a process, except those of crashes and those that programs request."""
+    crashes = {
+        "SIGQUIT", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGSEGV", "SIGSYS", "SIGTRAP", "SIGKILL", "SIGSTKFLT",
+    }  # fmt: skip
+    requested = {"SIGPROF", "SIGIO", "SIGPOLL", "SIGRTMIN", "SIGRTMAX", "SIGIOT"}
     ignored_or_stopping = {
-        "SIGCHLD",
-        "SIGCLD",
-        "SIGCONT",
-        "SIGSTOP",
-        "SIGTSTP",
-        "SIGTTIN",
-        "SIGTTOU",
-        "SIGURG",
-        "SIGWINCH",
-    }
+        "SIGCHLD", "SIGCLD", "SIGCONT", "SIGSTOP", "SIGTSTP", "SIGTTIN", "SIGTTOU", "SIGURG", "SIGWINCH",
+    }  # fmt: skip
     install_stop_handlers(lambda *_: None)
     for number in set(signal.Signals):
-        if number.name not in own_doing | asked_for | ignored_or_stopping:
+        if number.name not in crashes | requested | ignored_or_stopping:
             assert signal.getsignal(number) is not signal.SIG_DFL, number.name
 
 
-def test_a_warning_signal_saves_a_run_and_one_that_is_listed_stops_it(folder_config: Config, tmp_path: Path) -> None:
+def test_a_warning_signal_saves_a_run_and_a_listed_one_stops_it(folder_config: Config, tmp_path: Path) -> None:
     run_config = folder_config.run.model_copy(update={"stop_on_signals": ["SIGUSR2"]})
     train_config = folder_config.train.model_copy(update={"epochs": 5000})
     run = new_run(folder_config.model_copy(update={"run": run_config, "train": train_config}), tmp_path)
@@ -139,7 +122,9 @@ def test_a_warning_signal_saves_a_run_and_one_that_is_listed_stops_it(folder_con
     assert thread.exit_code == 128 + signal.SIGUSR2
     saved = events_of(run.run_dir, CheckpointSaved)
     assert len(saved) >= 2
-    assert not any(event.pinned for event in saved), "a warning every minute does not fill the disk"
+    assert not any(event.pinned for event in saved), (
+        "checkpoints of warnings are not pinned, so they cannot fill the disk"
+    )
 
 
 @pytest.mark.parametrize(
@@ -148,9 +133,9 @@ def test_a_warning_signal_saves_a_run_and_one_that_is_listed_stops_it(folder_con
 @pytest.mark.parametrize("words", [["--help"], ["show", "no-such-run"], ["no-such-command"]])
 def test_ctrl_c_after_the_work_is_done_leaves_no_traceback(start: str, words: list[str]) -> None:
     code = "import atexit, os, signal, sys; atexit.register(os.kill, os.getpid(), signal.SIGINT); " + start
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", code, *words], capture_output=True, text=True, check=False, timeout=120
     )
-    assert done.returncode == -signal.SIGINT
-    assert "Traceback" not in done.stderr
-    assert "Exception ignored" not in done.stderr
+    assert result.returncode == -signal.SIGINT
+    assert "Traceback" not in result.stderr
+    assert "Exception ignored" not in result.stderr

@@ -1,8 +1,10 @@
+"""Checkpoints: files, rotation, and the thread that writes them."""
+
 from __future__ import annotations
 
 import queue
 import shutil
-from collections import namedtuple
+import threading
 from pathlib import Path
 
 import pytest
@@ -28,19 +30,11 @@ def folder_of_checkpoints(tmp_path: Path) -> Path:
 
 
 def checkpoint(step: int = 1, value: float = 1.0) -> Checkpoint:
-    return checkpoint_of(
-        {
-            "model.w": torch.full((3, 4), value),
-            "momentum.w": torch.arange(12.0).reshape(3, 4),
-            "model.n": torch.tensor(7),
-        },
-        step=step,
-        classes=["ä", "b"],
-        lr_edits=[[3, 0.5]],
-    )
+    tensors = {"model.w": torch.full((3, 4), value), "momentum.w": torch.arange(12.0).reshape(3, 4)}
+    return checkpoint_of(tensors | {"model.n": torch.tensor(7)}, step=step, classes=["ä", "b"], lr_edits=[[3, 0.5]])
 
 
-def test_a_checkpoint_reads_back_bit_for_bit(tmp_path: Path) -> None:
+def test_a_checkpoint_is_read_back_bit_for_bit(tmp_path: Path) -> None:
     written = checkpoint()
     digest = write_checkpoint(tmp_path / file_name(1), written)
     read = read_checkpoint(tmp_path / file_name(1))
@@ -51,7 +45,7 @@ def test_a_checkpoint_reads_back_bit_for_bit(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [tmp_path / file_name(1)], "no temporary file is left"
 
 
-def test_the_hash_covers_values_names_and_facts() -> None:
+def test_the_hash_covers_values_names_and_metadata() -> None:
     base = checkpoint()
     renamed = checkpoint_of({("model.v" if k == "model.w" else k): v for k, v in base.tensors.items()}, **base.meta)
     others = [checkpoint(value=1.5), checkpoint(step=2), renamed]
@@ -69,7 +63,7 @@ def test_a_flipped_byte_is_found(tmp_path: Path, where: float) -> None:
         read_checkpoint(path)
 
 
-def test_a_truncated_file_a_foreign_file_and_a_missing_file_are_explained(tmp_path: Path) -> None:
+def test_truncated_foreign_and_missing_files_are_explained(tmp_path: Path) -> None:
     path = tmp_path / file_name(1)
     write_checkpoint(path, checkpoint())
     path.write_bytes(path.read_bytes()[:-5])
@@ -82,13 +76,13 @@ def test_a_truncated_file_a_foreign_file_and_a_missing_file_are_explained(tmp_pa
         read_checkpoint(tmp_path / "missing.safetensors")
 
 
-def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
+def test_non_finite_weights_are_never_saved(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"model\.w holds values that are not finite"):
         write_checkpoint(tmp_path / file_name(1), checkpoint(value=float("nan")))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_names_sort_by_step_and_nothing_else_is_taken_for_a_checkpoint() -> None:
+def test_only_names_of_checkpoints_have_a_step() -> None:
     assert step_of(Path("step-00000012.safetensors")) == 12
     for name in ("step-12.safetensors", "step-00000012.pt", ".step-00000012.safetensors.tmp", "latest"):
         assert step_of(Path(name)) is None
@@ -104,7 +98,7 @@ def test_rotation_keeps_the_newest_the_best_and_all_pins(tmp_path: Path) -> None
     assert folder.pointer("best") == folder.at(3)
 
 
-def test_rotation_leaves_the_way_back_and_the_best_can_be_pointed_to(tmp_path: Path) -> None:
+def test_rotation_keeps_the_rollback_checkpoint_and_best_can_move_to_it(tmp_path: Path) -> None:
     folder = CheckpointFolder(RunDir(tmp_path.parent), keep=2)
     folder.rollback_step = 1
     for step in range(1, 6):
@@ -118,7 +112,7 @@ def test_rotation_leaves_the_way_back_and_the_best_can_be_pointed_to(tmp_path: P
     assert folder.pointer("best") == folder.at(1)
 
 
-def test_a_pointer_never_leads_out_of_the_folder(tmp_path: Path) -> None:
+def test_a_pointer_out_of_the_folder_is_ignored(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     write_checkpoint(outside / file_name(1), checkpoint())
@@ -128,33 +122,33 @@ def test_a_pointer_never_leads_out_of_the_folder(tmp_path: Path) -> None:
     assert CheckpointFolder(RunDir(inside.parent), keep=2).pointer("latest") is None
 
 
-def test_the_newest_whole_checkpoint_is_taken(tmp_path: Path) -> None:
+def test_the_newest_intact_checkpoint_is_selected(tmp_path: Path) -> None:
     folder = CheckpointFolder(RunDir(tmp_path.parent), keep=5)
     for step in (1, 2, 3):
         write_checkpoint(folder.at(step), checkpoint(step))
     folder.at(3).write_bytes(folder.at(3).read_bytes()[:100])
-    found, problems = folder.newest_valid()
-    assert found is not None
-    assert found.step == 2
+    newest, problems = folder.newest_valid()
+    assert newest is not None
+    assert newest.step == 2
     assert list(problems) == [3]
     assert "step-00000003" in problems[3]
     folder.set_aside(problems, suffix=".damaged")
     assert folder.steps() == [1, 2]
 
 
-def test_a_file_of_another_format_is_passed_over_and_an_unreadable_one_is_not(tmp_path: Path) -> None:
+def test_a_file_of_another_format_is_skipped_but_an_unreadable_one_is_an_error(tmp_path: Path) -> None:
     folder = CheckpointFolder(RunDir(tmp_path.parent), keep=5)
     write_checkpoint(folder.at(1), checkpoint(1))
     save_file({"w": torch.zeros(2)}, folder.at(2))
-    found, problems = folder.newest_valid()
-    assert found is not None
-    assert (found.step, list(problems)) == (1, [2])
-    folder.at(3).mkdir()  # stands for a file that the system cannot read just now
+    newest, problems = folder.newest_valid()
+    assert newest is not None
+    assert (newest.step, list(problems)) == (1, [2])
+    folder.at(3).mkdir()  # stands in for a file that the system cannot read at the moment
     with pytest.raises(CheckpointError, match="cannot be read"):
         folder.newest_valid()
 
 
-def test_the_writer_publishes_what_is_on_disk(tmp_path: Path) -> None:
+def test_the_writer_publishes_saved_checkpoints(tmp_path: Path) -> None:
     log = EventLog(tmp_path / "events.jsonl")
     folder = CheckpointFolder(RunDir(tmp_path.parent), keep=2)
     writer = CheckpointWriter(folder, log)
@@ -166,7 +160,7 @@ def test_the_writer_publishes_what_is_on_disk(tmp_path: Path) -> None:
     assert [(event.step, event.pinned, event.sha256) for event in saved] == [(5, True, checkpoint(5).digest())]
 
 
-def test_a_full_disk_is_an_event_and_leaves_the_last_checkpoint(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_leaves_the_last_checkpoint(tmp_path: Path) -> None:
     log = EventLog(tmp_path / "events.jsonl")
     folder = CheckpointFolder(RunDir(tmp_path.parent), keep=2)
     writer = CheckpointWriter(folder, log, free_bytes=lambda _: shutil.disk_usage(tmp_path).free)
@@ -183,26 +177,26 @@ def test_a_full_disk_is_an_event_and_leaves_the_last_checkpoint(tmp_path: Path) 
     assert folder.pointer("latest") == folder.at(1)
 
 
-def test_a_best_that_could_not_be_written_is_tried_again_and_a_pin_remembered(tmp_path: Path) -> None:
+def test_an_unwritten_best_and_a_pin_are_retried(tmp_path: Path) -> None:
     log = EventLog(tmp_path / "events.jsonl")
     folder = CheckpointFolder(RunDir(tmp_path.parent), keep=1)
-    room = [0]
-    writer = CheckpointWriter(folder, log, free_bytes=lambda _: room[0])
+    space = [0]
+    writer = CheckpointWriter(folder, log, free_bytes=lambda _: space[0])
     writer.submit(checkpoint(1), best=True)
     assert "free space" in str(writer.wait_for(1, timeout=10))
     writer.submit(checkpoint(2), pinned=True)
     assert "free space" in str(writer.wait_for(2, timeout=10))
-    room[0] = 1 << 40
+    space[0] = 1 << 40
     writer.submit(checkpoint(2))
     assert writer.wait_for(2, timeout=10) == ""
     assert folder.pointer("best") == folder.at(1)
     writer.submit(checkpoint(3))
     assert writer.wait_for(3, timeout=10) == ""
     assert folder.steps() == [1, 2, 3], "the best, the pin, the newest"
-    room[0] = 0
+    space[0] = 0
     writer.submit(checkpoint(4), best=True)
     assert "free space" in str(writer.wait_for(4, timeout=10))
-    room[0] = 1 << 40
+    space[0] = 1 << 40
     writer.forget_unsaved()
     writer.submit(checkpoint(5))
     writer.close()
@@ -210,68 +204,66 @@ def test_a_best_that_could_not_be_written_is_tried_again_and_a_pin_remembered(tm
     assert folder.steps() == [1, 2, 5]
 
 
-ROOM, NONE = 1 << 40, 0
+ENOUGH_BYTES, NO_BYTES = 1 << 40, 0
 
 
 def stepwise_writer(tmp_path: Path) -> tuple[CheckpointWriter, CheckpointFolder, queue.Queue[int]]:
-    """A writer that waits, before each checkpoint, to be told how much room there is."""
-    folder, rooms = CheckpointFolder(RunDir(tmp_path.parent), keep=9), queue.Queue[int]()
+    """A writer that takes the free space before each checkpoint from a queue."""
+    folder, free_space = CheckpointFolder(RunDir(tmp_path.parent), keep=9), queue.Queue[int]()
     log = EventLog(tmp_path / "events.jsonl")
-    return CheckpointWriter(folder, log, free_bytes=lambda _: rooms.get(timeout=10)), folder, rooms
+    return CheckpointWriter(folder, log, free_bytes=lambda _: free_space.get(timeout=10)), folder, free_space
 
 
-def test_an_older_best_that_could_not_be_written_gives_way_to_a_newer_one(tmp_path: Path) -> None:
-    writer, folder, rooms = stepwise_writer(tmp_path)
+def test_an_unwritten_best_is_replaced_by_a_newer_one(tmp_path: Path) -> None:
+    writer, folder, free_space = stepwise_writer(tmp_path)
     writer.submit(checkpoint(10), best=True)
     while writer._jobs:
         pass
     writer.submit(checkpoint(20), best=True)
-    rooms.put(NONE)
-    rooms.put(ROOM)
+    free_space.put(NO_BYTES)
+    free_space.put(ENOUGH_BYTES)
     assert writer.wait_for(20, timeout=10) == ""
     assert "free space" in str(writer.wait_for(10, timeout=10))
     writer.submit(checkpoint(30))
-    rooms.put(ROOM)
+    free_space.put(ENOUGH_BYTES)
     writer.close()
     assert folder.pointer("best") == folder.at(20)
     assert folder.steps() == [20, 30]
 
 
-def test_a_newer_state_of_a_step_is_not_called_saved_before_it_is(tmp_path: Path) -> None:
-    writer, folder, rooms = stepwise_writer(tmp_path)
+def test_a_newer_state_of_a_step_is_not_reported_saved_too_early(tmp_path: Path) -> None:
+    writer, folder, free_space = stepwise_writer(tmp_path)
     writer.submit(checkpoint(5))
     while writer._jobs:
         pass
     writer.submit(checkpoint(5))
-    rooms.put(ROOM)
+    free_space.put(ENOUGH_BYTES)
     assert writer.wait_for(5, timeout=0.5) is None, "only the older state is written"
-    rooms.put(NONE)
+    free_space.put(NO_BYTES)
     assert "free space" in str(writer.wait_for(5, timeout=10))
     writer.submit(checkpoint(6), best=True, pinned=True)
     while writer._jobs:
         pass
     writer.submit(checkpoint(6))
-    rooms.put(NONE)
-    rooms.put(ROOM)
+    free_space.put(NO_BYTES)
+    free_space.put(ENOUGH_BYTES)
     assert writer.wait_for(6, timeout=10) == ""
     writer.close()
-    assert folder.pointer("best") == folder.at(6), "what was asked for holds for the newer state"
+    assert folder.pointer("best") == folder.at(6), "the flags hold for the newer state"
     assert folder._pinned() == {file_name(6)}
 
 
-def test_a_waiting_snapshot_is_replaced_but_a_best_and_a_pin_are_not_lost(tmp_path: Path) -> None:
+def test_a_waiting_snapshot_is_replaced_but_best_and_pin_are_kept(tmp_path: Path) -> None:
     log = EventLog(tmp_path / "events.jsonl")
     folder = CheckpointFolder(RunDir(tmp_path.parent), keep=9)
-    Held = namedtuple("Held", "free")
-    gate = Held([0])
+    gate = threading.Event()
 
     def free(_: CheckpointFolder) -> int:
-        while not gate.free[0]:
-            pass
+        gate.wait(30)
         return 1 << 40
 
     writer = CheckpointWriter(folder, log, free_bytes=free)
-    writer.submit(checkpoint(1))  # is being written until the gate opens
+    writer.submit(checkpoint(1))  # blocked until the gate opens
     while writer._jobs:
         pass
     writer.submit(checkpoint(2))
@@ -279,8 +271,8 @@ def test_a_waiting_snapshot_is_replaced_but_a_best_and_a_pin_are_not_lost(tmp_pa
     writer.submit(checkpoint(4), best=True)
     writer.submit(checkpoint(5))
     writer.submit(checkpoint(6), best=True)
-    writer.submit(checkpoint(6))  # the same step once more, while it waits
-    gate.free[0] = 1
+    writer.submit(checkpoint(6))  # the same step again, while it waits
+    gate.set()
     writer.close()
     log.close()
     assert folder.steps() == [1, 3, 6]

@@ -1,4 +1,4 @@
-"""What a checkpoint must pass on its way to the disk and back: one wrong value, byte, fact or operation is enough."""
+"""Checks of a checkpoint on its way to the disk and back: one wrong value, byte, field or operation is an error."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from trainer.run.folder.run_dir import RunDir
 NAMES = ("ema.w", "model.w", "momentum.w")
 
 
-def checkpoint(step: int = 1, **facts: Any) -> Checkpoint:
-    """Two groups of one tensor each and a counter."""
+def checkpoint(step: int = 1, **meta: Any) -> Checkpoint:
+    """Three groups with one tensor each, and a counter."""
     tensors = {name: torch.arange(6.0).reshape(2, 3) + place for place, name in enumerate(NAMES)}
-    return checkpoint_of(tensors | {"model.n": torch.tensor(7)}, step=step, classes=["a", "ä"], **facts)
+    return checkpoint_of(tensors | {"model.n": torch.tensor(7)}, step=step, classes=["a", "ä"], **meta)
 
 
-def watched(monkeypatch: pytest.MonkeyPatch, folder: Path) -> list[str]:
-    """The order of what is brought to the disk and renamed in a folder."""
+def record_disk_operations(monkeypatch: pytest.MonkeyPatch, folder: Path) -> list[str]:
+    """Record the order in which files of a folder are synced and renamed."""
     done: list[str] = []
     fsync, replace = os.fsync, os.replace
 
@@ -50,19 +50,17 @@ def watched(monkeypatch: pytest.MonkeyPatch, folder: Path) -> list[str]:
     return done
 
 
-def test_a_checkpoint_is_on_the_disk_before_it_has_its_name_and_its_name_after(
+def test_a_checkpoint_is_synced_before_it_is_renamed_and_its_folder_after(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done, name = watched(monkeypatch, tmp_path), file_name(1)
+    done, name = record_disk_operations(monkeypatch, tmp_path), file_name(1)
     write_checkpoint(tmp_path / name, checkpoint())
     assert done == [f"fsync .{name}.tmp", f".{name}.tmp -> {name}", f"fsync {tmp_path.name}"]
 
 
 @pytest.mark.parametrize("durable", [True, False])
-def test_a_small_file_is_synced_only_where_it_is_to_be_durable(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durable: bool
-) -> None:
-    done = watched(monkeypatch, tmp_path)
+def test_a_small_file_is_synced_only_if_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durable: bool) -> None:
+    done = record_disk_operations(monkeypatch, tmp_path)
     write_atomically(tmp_path / "latest", b"x", durable=durable)
     temporary = f".latest.{os.getpid()}.tmp"
     renamed = f"{temporary} -> latest"
@@ -73,7 +71,7 @@ def test_pointers_are_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     folder = CheckpointFolder(RunDir(tmp_path), keep=2)
     folder.path.mkdir()
     write_checkpoint(folder.at(1), checkpoint())
-    done = watched(monkeypatch, folder.path)
+    done = record_disk_operations(monkeypatch, folder.path)
     folder.publish(1, best=True, pinned=True)
     renamed = [entry.split(" -> ")[1] for entry in done if " -> " in entry]
     assert renamed == ["latest", "best", "pinned"]
@@ -81,8 +79,8 @@ def test_pointers_are_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert sum(entry == "fsync checkpoints" for entry in done) == 3
 
 
-def flipped(place: float) -> Callable[[Path], None]:
-    """One bit of a file at a share of its length."""
+def flip_bit_at(place: float) -> Callable[[Path], None]:
+    """Flips one bit of a file at a share of its length."""
 
     def spoil(path: Path) -> None:
         data = bytearray(path.read_bytes())
@@ -94,10 +92,16 @@ def flipped(place: float) -> Callable[[Path], None]:
 
 @pytest.mark.parametrize(
     "spoil",
-    [flipped(1.0), flipped(0.99), flipped(0.5), flipped(0.0), lambda path: path.write_bytes(path.read_bytes()[:-1])],
-    ids=["last byte", "a value", "the facts", "first byte", "cut off"],
+    [
+        flip_bit_at(1.0),
+        flip_bit_at(0.99),
+        flip_bit_at(0.5),
+        flip_bit_at(0.0),
+        lambda path: path.write_bytes(path.read_bytes()[:-1]),
+    ],
+    ids=["last byte", "value", "metadata", "first byte", "truncated"],
 )
-def test_what_the_disk_made_of_a_checkpoint_is_read_back_before_the_earlier_one_is_replaced(
+def test_a_written_checkpoint_is_verified_before_it_replaces_the_earlier_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Path], None]
 ) -> None:
     path = tmp_path / file_name(1)
@@ -117,7 +121,7 @@ def test_what_the_disk_made_of_a_checkpoint_is_read_back_before_the_earlier_one_
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_single_value_that_is_not_finite_is_not_saved(tmp_path: Path, name: str, value: float) -> None:
+def test_a_checkpoint_with_a_single_non_finite_value_is_not_saved(tmp_path: Path, name: str, value: float) -> None:
     bad = checkpoint()
     bad.tensors[name][-1, -1] = value
     with pytest.raises(CheckpointError, match=rf"{name} holds values that are not finite"):
@@ -125,20 +129,20 @@ def test_a_single_value_that_is_not_finite_is_not_saved(tmp_path: Path, name: st
     assert list(tmp_path.iterdir()) == []
 
 
-def digest_by_hand(tensors: dict[str, Tensor], facts: str) -> str:
-    """As docs/run-directory.md has it."""
+def digest_by_hand(tensors: dict[str, Tensor], metadata: str) -> str:
+    """The hash as documented in docs/run-directory.md."""
     text = b""
     for name in sorted(tensors):
         array = tensors[name].numpy()
         text += f"{name}\0torch.{array.dtype}\0{array.shape}\0".encode() + array.tobytes()
-    return hashlib.sha256(text + facts.encode()).hexdigest()
+    return hashlib.sha256(text + metadata.encode()).hexdigest()
 
 
 def json_by_hand(one: Checkpoint) -> str:
     return json.dumps(one.meta, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
-def test_the_hash_is_the_documented_one_whatever_the_order_in_memory(tmp_path: Path) -> None:
+def test_the_hash_is_the_documented_one_for_any_memory_order(tmp_path: Path) -> None:
     one = checkpoint()
     wanted = digest_by_hand(one.tensors, json_by_hand(one))
     assert one.digest() == write_checkpoint(tmp_path / file_name(1), one) == wanted
@@ -157,7 +161,7 @@ def with_a_flipped_bit(name: str) -> str:
     return changed(lambda tensors, _: tensors[name].view(torch.int32)[-1, -1].bitwise_xor_(1))
 
 
-def test_the_hash_tells_every_single_difference() -> None:
+def test_the_hash_changes_with_every_single_difference() -> None:
     digests = [
         checkpoint().digest(),
         *map(with_a_flipped_bit, NAMES),
@@ -174,7 +178,7 @@ def test_the_hash_tells_every_single_difference() -> None:
     assert len(set(digests)) == len(digests)
 
 
-def test_the_groups_of_a_checkpoint_are_told_apart() -> None:
+def test_the_groups_of_a_checkpoint_are_separate() -> None:
     one = checkpoint()
     assert list(one.group("model")) == ["w", "n"]
     assert torch.equal(one.group("momentum")["w"], one.tensors["momentum.w"])
@@ -183,11 +187,11 @@ def test_the_groups_of_a_checkpoint_are_told_apart() -> None:
     assert (one.weights_kind, torch.equal(one.evaluated_weights["w"], one.tensors["model.w"])) == ("raw", True)
 
 
-def headed(path: Path, **header: str | None) -> Path:
-    """Write a whole checkpoint with a changed header; None takes an entry away."""
+def write_with_header(path: Path, **header: str | None) -> Path:
+    """Write a valid checkpoint with a changed header; None removes an entry."""
     one = checkpoint()
-    whole = {"format": "r18-checkpoint", "version": "1", "sha256": one.digest(), "json": json_by_hand(one)}
-    entries = {name: value for name, value in (whole | header).items() if value is not None}
+    valid = {"format": "r18-checkpoint", "version": "1", "sha256": one.digest(), "json": json_by_hand(one)}
+    entries = {name: value for name, value in (valid | header).items() if value is not None}
     save_file(one.tensors, path, metadata=entries)
     return path
 
@@ -210,24 +214,24 @@ def test_a_single_wrong_entry_of_the_header_is_refused(
     tmp_path: Path, header: dict[str, str | None], error: type[Exception], message: str
 ) -> None:
     path = tmp_path / file_name(1)
-    assert read_checkpoint(headed(path)).meta == checkpoint().meta
-    assert read_checkpoint(headed(path, version="0")).step == 1, "an earlier format is read"
+    assert read_checkpoint(write_with_header(path)).meta == checkpoint().meta
+    assert read_checkpoint(write_with_header(path, version="0")).step == 1, "an earlier format is read"
     with pytest.raises(error, match=message) as caught:
-        read_checkpoint(headed(path, **header))
-    assert caught.type is error, "what is damaged is set aside; what is newer is not"
+        read_checkpoint(write_with_header(path, **header))
+    assert caught.type is error, "only damaged checkpoints are set aside"
 
 
 @pytest.mark.parametrize(
     ("best_chosen_on", "expected"), [("val", 1), ("test", 2), (None, 2)], ids=["val", "test", "no best"]
 )
-def test_the_default_is_a_best_that_val_chose_and_else_the_latest(
+def test_the_default_is_the_best_chosen_on_val_or_else_the_latest(
     tmp_path: Path, best_chosen_on: str | None, expected: int
 ) -> None:
     folder = CheckpointFolder(RunDir(tmp_path), keep=9)
     folder.path.mkdir()
     for step in (1, 2, 3):
         write_checkpoint(folder.at(step), checkpoint(step, selection_split=best_chosen_on or "val"))
-        if step < 3:  # the third one is there and not published
+        if step < 3:  # the third one is written but not published
             folder.publish(step, best=step == 1 and best_chosen_on is not None, pinned=False)
     assert folder.choose("default") == folder.at(expected)
     assert [folder.choose(which) for which in ("latest", "3")] == [folder.at(2), folder.at(3)]
@@ -237,7 +241,7 @@ def test_the_default_is_a_best_that_val_chose_and_else_the_latest(
 
 
 @pytest.mark.parametrize(("aside", "latest"), [([3], 2), ([2, 3], 1), ([1], 3), ([1, 2, 3], None)])
-def test_latest_is_one_that_is_left(tmp_path: Path, aside: list[int], latest: int | None) -> None:
+def test_latest_points_to_a_remaining_checkpoint(tmp_path: Path, aside: list[int], latest: int | None) -> None:
     folder = CheckpointFolder(RunDir(tmp_path), keep=9)
     folder.path.mkdir()
     for step in (1, 2, 3):
@@ -249,7 +253,7 @@ def test_latest_is_one_that_is_left(tmp_path: Path, aside: list[int], latest: in
     assert folder.at(aside[0]).with_suffix(".damaged").is_file()
 
 
-def test_facts_are_read_without_tensors_and_are_empty_where_the_file_is_damaged(tmp_path: Path) -> None:
+def test_metadata_is_read_without_tensors_and_empty_for_a_damaged_file(tmp_path: Path) -> None:
     path = tmp_path / file_name(1)
     write_checkpoint(path, checkpoint(selection_split="val"))
     assert read_metadata(path)["selection_split"] == "val"
@@ -257,7 +261,7 @@ def test_facts_are_read_without_tensors_and_are_empty_where_the_file_is_damaged(
     assert read_metadata(path) == read_metadata(tmp_path / "missing") == {}
 
 
-def test_steps_of_nine_digits_have_a_name() -> None:
+def test_steps_of_nine_digits_have_a_file_name() -> None:
     assert [step_of(Path(file_name(step))) for step in (0, 12, 123_456_789)] == [0, 12, 123_456_789]
 
 
@@ -269,23 +273,23 @@ def test_steps_of_nine_digits_have_a_name() -> None:
         ({"mean": [0.5, "x"]}, "mean.1: Input should be a valid number"),
     ],
 )  # fmt: skip
-def test_metadata_that_lack_a_field_or_hold_another_type_are_refused_with_its_name(
+def test_metadata_with_a_missing_or_wrong_field_is_refused_with_its_name(
     tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
     one = checkpoint()
-    facts = json.dumps({key: value for key, value in (one.meta | change).items() if value is not None}, sort_keys=True)
-    sha256 = digest_by_hand(one.tensors, facts)
-    path = headed(tmp_path / file_name(1), json=facts, sha256=sha256)
+    meta = {key: value for key, value in (one.meta | change).items() if value is not None}
+    text = json.dumps(meta, sort_keys=True)
+    path = write_with_header(tmp_path / file_name(1), json=text, sha256=digest_by_hand(one.tensors, text))
     with pytest.raises(DamagedCheckpointError, match=message):
         read_checkpoint(path)
 
 
-def test_a_checkpoint_keeps_the_hash_of_its_file_also_where_that_has_fewer_fields(tmp_path: Path) -> None:
-    """An older checkpoint lacks fields; what is exported from it names the hash that its run has logged."""
+def test_an_older_checkpoint_keeps_the_hash_of_its_file(tmp_path: Path) -> None:
+    """An older checkpoint lacks fields, but its exports name the hash that its run has logged."""
     one = checkpoint()
     older = {key: one.meta[key] for key in one.meta if key not in ("tested_step", "left_out", "shortest_plan")}
-    facts = json.dumps(older, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    sha256 = digest_by_hand(one.tensors, facts)
-    read = read_checkpoint(headed(tmp_path / file_name(1), json=facts, sha256=sha256))
+    text = json.dumps(older, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    sha256 = digest_by_hand(one.tensors, text)
+    read = read_checkpoint(write_with_header(tmp_path / file_name(1), json=text, sha256=sha256))
     assert read.digest() == sha256 != one.digest()
     assert (read.state.tested_step, read.run.left_out, read.state.shortest_plan) == (-1, None, None)

@@ -1,4 +1,4 @@
-"""The convolution by matrix products: the same numbers as PyTorch's own."""
+"""Convolutions by matrix products give the same results and gradients as PyTorch's."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from trainer.model.resnet import build_model
 
 
 def _pair(*, stride: int, dtype: torch.dtype = torch.float64) -> tuple[Conv3x3, nn.Conv2d]:
-    ours = Conv3x3(5, 6, stride=stride).to(dtype)
-    ours.by_products = True
-    theirs = nn.Conv2d(5, 6, kernel_size=3, stride=stride, padding=1, bias=False).to(dtype)
-    theirs.load_state_dict(ours.state_dict())
-    return ours, theirs
+    conv = Conv3x3(5, 6, stride=stride).to(dtype)
+    conv.by_products = True
+    reference = nn.Conv2d(5, 6, kernel_size=3, stride=stride, padding=1, bias=False).to(dtype)
+    reference.load_state_dict(conv.state_dict())
+    return conv, reference
 
 
-def _way(features: Tensor) -> str:
+def _algorithm(features: Tensor) -> str:
     assert features.grad_fn is not None
     return features.grad_fn.name().removesuffix("Backward").removeprefix("_")
 
 
-def _expected_way(conv: nn.Conv2d, images_NCHW: Tensor) -> str:
+def _expected_algorithm(conv: nn.Conv2d, images_NCHW: Tensor) -> str:
     side = max(images_NCHW.shape[2:])
     if not isinstance(conv, Conv3x3):
         return "ConvolutionBackward0"
@@ -40,7 +40,7 @@ def _expected_way(conv: nn.Conv2d, images_NCHW: Tensor) -> str:
 def _gradients(conv: nn.Conv2d, images_NCHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     images_NCHW = images_NCHW.clone().requires_grad_()
     features = conv(images_NCHW)
-    assert _way(features) == _expected_way(conv, images_NCHW)
+    assert _algorithm(features) == _expected_algorithm(conv, images_NCHW)
     features.square().sum().backward()
     assert images_NCHW.grad is not None
     assert conv.weight.grad is not None
@@ -48,7 +48,7 @@ def _gradients(conv: nn.Conv2d, images_NCHW: Tensor) -> tuple[Tensor, Tensor, Te
 
 
 @pytest.fixture(autouse=True)
-def _few_channels_suffice(monkeypatch: pytest.MonkeyPatch) -> None:
+def _winograd_for_few_channels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(modules, "_WINOGRAD_CHANNELS", 5)
 
 
@@ -60,60 +60,60 @@ def _few_channels_suffice(monkeypatch: pytest.MonkeyPatch) -> None:
         (2, [(17, 3), (16, 9), (9, 1), (8, 8), (7, 5), (4, 4), (4, 3), (3, 3), (2, 2), (1, 1)]),
     ],
 )
-def test_result_and_gradients_are_those_of_a_plain_convolution(
+def test_results_and_gradients_equal_those_of_a_plain_convolution(
     stride: int, sizes: list[tuple[int, int]], layout: torch.memory_format
 ) -> None:
     for size in sizes:
-        ours, theirs = _pair(stride=stride)
+        conv, reference = _pair(stride=stride)
         images = torch.randn(4, 5, *size, dtype=torch.float64).contiguous(memory_format=layout)
-        for mine, other in zip(_gradients(ours, images), _gradients(theirs, images), strict=True):
-            torch.testing.assert_close(mine, other)
+        for actual, expected in zip(_gradients(conv, images), _gradients(reference, images), strict=True):
+            torch.testing.assert_close(actual, expected)
 
 
 @pytest.mark.parametrize(("stride", "size"), [(1, 2), (1, 4), (1, 8), (2, 4), (2, 8)])
-def test_under_autocast_it_computes_in_bf16_and_returns_fp32_gradients(stride: int, size: int) -> None:
-    ours, theirs = _pair(stride=stride, dtype=torch.float32)
+def test_autocast_computes_in_bf16_and_returns_fp32_gradients(stride: int, size: int) -> None:
+    conv, reference = _pair(stride=stride, dtype=torch.float32)
     images = torch.randn(4, 5, size, size)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        mine, other = _gradients(ours, images), _gradients(theirs, images)
-    assert [tensor.dtype for tensor in mine] == [torch.bfloat16, torch.float32, torch.float32]
-    for a, b in zip(mine, other, strict=True):
+        actual, expected = _gradients(conv, images), _gradients(reference, images)
+    assert [tensor.dtype for tensor in actual] == [torch.bfloat16, torch.float32, torch.float32]
+    for a, b in zip(actual, expected, strict=True):
         torch.testing.assert_close(a.float(), b.float(), rtol=0.05, atol=0.05 * float(b.abs().max()))
 
 
 @pytest.mark.parametrize(("stride", "size"), [(1, 2), (1, 4), (2, 4), (2, 8)])
-def test_frozen_weights_get_no_gradient(stride: int, size: int) -> None:
-    ours, _ = _pair(stride=stride)
-    ours.weight.requires_grad_(False)
+def test_frozen_weights_have_no_gradient(stride: int, size: int) -> None:
+    conv, _ = _pair(stride=stride)
+    conv.weight.requires_grad_(False)
     images = torch.randn(2, 5, size, size, dtype=torch.float64, requires_grad=True)
-    features = ours(images)
-    assert _way(features) == _expected_way(ours, images)
+    features = conv(images)
+    assert _algorithm(features) == _expected_algorithm(conv, images)
     features.sum().backward()
-    assert ours.weight.grad is None
+    assert conv.weight.grad is None
     assert images.grad is not None
 
 
 @pytest.mark.parametrize(("stride", "size"), [(2, (4, 4)), (2, (5, 3)), (1, (3, 3))])
-def test_the_shortcut_is_one_product(stride: int, size: tuple[int, int]) -> None:
-    ours = Conv1x1(5, 6, stride=stride).double()
+def test_the_shortcut_is_a_matrix_product(stride: int, size: tuple[int, int]) -> None:
+    conv = Conv1x1(5, 6, stride=stride).double()
     images = torch.randn(3, 5, *size, dtype=torch.float64)
     results = []
-    for ours.by_products in (True, False):
-        ours.weight.grad = None
-        features = ours(images.requires_grad_())
-        assert (_way(features) == "ConvolutionBackward0") != ours.by_products
+    for conv.by_products in (True, False):
+        conv.weight.grad = None
+        features = conv(images.requires_grad_())
+        assert (_algorithm(features) == "ConvolutionBackward0") != conv.by_products
         features.square().sum().backward()
-        results.append((features.detach(), ours.weight.grad, images.grad))
+        results.append((features.detach(), conv.weight.grad, images.grad))
         images.grad = None
     torch.testing.assert_close(*results)
 
 
-def test_evaluation_takes_the_plain_convolution() -> None:
-    ours, theirs = _pair(stride=2)
+def test_evaluation_uses_the_plain_convolution() -> None:
+    conv, reference = _pair(stride=2)
     images = torch.randn(2, 5, 4, 4, dtype=torch.float64)
-    features = ours.eval()(images)
-    assert _way(features) == "ConvolutionBackward0"
-    torch.testing.assert_close(features, theirs(images))
+    features = conv.eval()(images)
+    assert _algorithm(features) == "ConvolutionBackward0"
+    torch.testing.assert_close(features, reference(images))
 
 
 def test_numerics_switch_every_block(make_config: ConfigMaker) -> None:
@@ -126,12 +126,12 @@ def test_numerics_switch_every_block(make_config: ConfigMaker) -> None:
         assert switched == (every if wanted == "products" else set())
 
 
-def test_a_network_of_products_learns_as_one_of_convolutions(make_config: ConfigMaker) -> None:
+def test_a_network_has_the_same_gradients_with_products_and_convolutions(make_config: ConfigMaker) -> None:
     images_NCHW = torch.randn(8, 3, 32, 32, dtype=torch.float64)
     gradients = []
-    for way in ("products", "native"):
+    for convolution in ("products", "native"):
         model = build_model(make_config("model.stem=cifar-maxpool").model, 10, seed=0).double()
-        Numerics(precision="fp32", channels_last=True, convolution=way).apply_to(model)
+        Numerics(precision="fp32", channels_last=True, convolution=convolution).apply_to(model)
         model.train()(images_NCHW).square().mean().backward()
         gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
     torch.testing.assert_close(*gradients)

@@ -1,4 +1,4 @@
-"""Bit for bit, and what stands in its way."""
+"""Bit-for-bit reproducibility, and warnings where it is not possible."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def leave_torch_as_it_was() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_run_that_was_stopped_three_times_in_an_epoch_ends_bit_for_bit(
+def test_a_run_stopped_three_times_in_an_epoch_ends_bit_for_bit(
     tmp_path: Path, make_config: ConfigMaker, make_folder: FolderMaker, precision: str
 ) -> None:
     root = make_folder(per_class=120)
@@ -36,7 +36,7 @@ def test_a_run_that_was_stopped_three_times_in_an_epoch_ends_bit_for_bit(
     check_that_stops_change_no_bit(config, tmp_path)
 
 
-def test_an_operation_that_differs_from_run_to_run_is_refused_by_name() -> None:
+def test_a_nondeterministic_operation_is_refused() -> None:
     values, twice = torch.zeros(3), torch.tensor([0, 0])
     set_deterministic(True)
     with pytest.raises(RuntimeError, match=r"put_.* deterministic"):
@@ -45,14 +45,14 @@ def test_an_operation_that_differs_from_run_to_run_is_refused_by_name() -> None:
     values.put_(twice, torch.ones(2))
 
 
-def test_a_resume_works_with_as_many_threads_as_before() -> None:
+def test_a_resume_restores_the_number_of_threads() -> None:
     recorded = surroundings(CPU)
     torch.set_num_threads(recorded["threads"] + 1)
     assert restore_surroundings(recorded, CPU) == []
     assert torch.get_num_threads() == recorded["threads"]
 
 
-def test_what_is_not_as_it_was_is_named() -> None:
+def test_changed_surroundings_are_named() -> None:
     (warning,) = restore_surroundings(surroundings(CPU) | {"torch": "2.6.0", "device": "another"}, CPU)
     assert "torch 2.6.0 -> " in warning
     assert "device another -> " in warning

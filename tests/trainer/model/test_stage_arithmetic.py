@@ -1,4 +1,4 @@
-"""The network by arithmetic is the network that is trained."""
+"""Computed sizes, parameters and work agree with the network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from trainer.model.stage_arithmetic import stages
 @pytest.mark.parametrize(
     ("stem", "size"), [("cifar", 32), ("cifar", 24), ("cifar-maxpool", 32), ("imagenet", 64), ("imagenet", 70)]
 )
-def test_sizes_parameters_and_work_are_those_of_the_model(stem: str, size: int) -> None:
+def test_sizes_parameters_and_work_equal_those_of_the_model(stem: str, size: int) -> None:
     model = build_model(ModelConfig(stem=stem), 7, seed=0).eval()  # type: ignore[arg-type]
     shapes: dict[int, tuple[int, ...]] = {}
     macs = dict.fromkeys(range(len(STAGES)), 0)
@@ -38,9 +38,9 @@ def test_sizes_parameters_and_work_are_those_of_the_model(stem: str, size: int) 
             module.register_forward_hook(note(name))
     with torch.no_grad():
         model(torch.zeros(1, 3, size, size))
-    found = stages(stem, size, 7)
-    assert [stage.name for stage in found] == list(STAGES)
-    for index, stage in enumerate(found):
+    computed = stages(stem, size, 7)
+    assert [stage.name for stage in computed] == list(STAGES)
+    for index, stage in enumerate(computed):
         expected = (stage.channels,) if stage.name == "classifier" else (stage.channels, stage.size, stage.size)
         assert shapes[index] == expected, stage
         assert macs[index] == stage.macs, stage
@@ -49,21 +49,21 @@ def test_sizes_parameters_and_work_are_those_of_the_model(stem: str, size: int) 
 
 
 @pytest.mark.parametrize(("stem", "size"), [("cifar", 32), ("cifar-maxpool", 32), ("imagenet", 224)])
-def test_the_short_figure_of_work_agrees(stem: str, size: int) -> None:
+def test_the_work_per_pixel_agrees_with_the_exact_work(stem: str, size: int) -> None:
     exact = sum(stage.macs for stage in stages(stem, size, 10))
     assert exact == pytest.approx(MACS_PER_PIXEL[stem] * size**2, rel=0.01)
 
 
 @pytest.mark.parametrize("stem", ["cifar", "cifar-maxpool", "imagenet"])
-def test_first_weights_are_those_of_the_paper(stem: str) -> None:
-    """Normal, of variance 2 / (number of outputs that a pixel goes to): arXiv:1502.01852, section 2.2, backward case."""
+def test_initial_weights_have_the_distribution_of_the_paper(stem: str) -> None:
+    """Normal with variance 2 / (output channels * kernel area): arXiv:1502.01852, section 2.2, backward case."""
     model = build_model(ModelConfig(stem=stem), 10, seed=0)  # type: ignore[arg-type]
     convolutions = [module.weight.detach() for module in model.modules() if isinstance(module, nn.Conv2d)]
     assert len(convolutions) == 20
     for weight in convolutions:
         outputs, _, height, width = weight.shape
         values = weight.double().flatten() / math.sqrt(2 / (outputs * height * width))
-        error = 1 / math.sqrt(len(values))  # of a mean of so many; the bounds are five of them
+        error = 1 / math.sqrt(len(values))  # standard error of the mean; the bounds are five of them
         assert abs(float(values.mean())) < 5 * error
         assert float(values.square().mean()) == pytest.approx(1, abs=5 * math.sqrt(2) * error)
         assert float(values.pow(4).mean()) == pytest.approx(3, abs=5 * math.sqrt(96) * error), "normal, not uniform"

@@ -1,4 +1,4 @@
-"""Weights from elsewhere, held against torchvision's own state dicts: which are found, taken over and refused."""
+"""Initial weights from files, compared with torchvision's state dicts: which are found, loaded and refused."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
+from tests.support.progress import quiet
 from trainer.config.schema import ModelConfig
 from trainer.errors import CheckpointError
 from trainer.evaluation.classifier import open_classifier
@@ -29,11 +30,6 @@ DIGITS = tuple("0123456789")
 
 reads_pickles = pytest.mark.skipif(torch_release() < (2, 10), reason="older torch reads no foreign pickles")
 
-
-def quiet(_detail: str, _fraction: float | None) -> None:
-    """Progress that nobody watches."""
-
-
 PREFIXES = (
     "", "module.", "model.", "model._orig_mod.", "_orig_mod.module.", "model.module.", "module.model.", "net.", "backbone.",
     "encoder.", "a.b.c.d.", "layer1.", "fc.", "_fsdp_wrapped_module._checkpoint_wrapped_module.", "conv1.",
@@ -41,14 +37,14 @@ PREFIXES = (
 
 
 def loaded_from(source: Any, tmp_path: Path, classes: tuple[str, ...] = DIGITS) -> tuple[LoadReport, dict[str, Any]]:
-    """A report of what is taken over from a file, and the model's tensors."""
+    """Save and load weights; returns the report and the model's tensors."""
     torch.save(source, tmp_path / "w.pt")
     return into_model(find_initial_weights(str(tmp_path / "w.pt"), tmp_path, quiet), classes)
 
 
 @pytest.fixture
-def unsaved(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For many of them: files take time."""
+def saved_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep saved weights in memory, since files take time."""
     saved: list[Any] = []
 
     def save(source: Any, path: Path) -> None:
@@ -59,29 +55,29 @@ def unsaved(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "load", lambda *_, **__: saved.pop())
 
 
-def into_model(found: InitialWeights, classes: tuple[str, ...] = DIGITS) -> tuple[LoadReport, dict[str, Any]]:
+def into_model(weights: InitialWeights, classes: tuple[str, ...] = DIGITS) -> tuple[LoadReport, dict[str, Any]]:
     model = build_model(ModelConfig(stem="imagenet"), len(classes), 0)
-    return load_initial_weights(model, found, classes), model.state_dict()
+    return load_initial_weights(model, weights, classes), model.state_dict()
 
 
 @reads_pickles
-@pytest.mark.usefixtures("unsaved")
+@pytest.mark.usefixtures("saved_in_memory")
 @pytest.mark.parametrize("prefix", PREFIXES)
 @pytest.mark.parametrize("outer", [(), ("state_dict",), ("ema", "shadow", "x")])
-def test_a_state_dict_is_found_behind_any_prefix(tmp_path: Path, prefix: str, outer: tuple[str, ...]) -> None:
+def test_a_state_dict_is_found_under_any_prefix(tmp_path: Path, prefix: str, outer: tuple[str, ...]) -> None:
     source = torchvision.models.resnet18(num_classes=10).state_dict()
     wrapped: dict[str, Any] = {f"{prefix}{name}": value for name, value in source.items()}
     for key in reversed(outer):
         wrapped = {"epoch": 3, key: wrapped, "optimizer": {"state": {0: {"momentum_buffer": torch.zeros(2)}}}}
     report, own = loaded_from(wrapped, tmp_path)
     assert len(report.loaded) == 120
-    assert report.unknown_classes == ["fc.weight", "fc.bias"], "who knows which ten"
+    assert report.unknown_classes == ["fc.weight", "fc.bias"], "a file without class names"
     assert not report.missing + report.reshaped + report.unused
     assert all(torch.equal(own[name], source[name]) for name in report.loaded)
 
 
 @reads_pickles
-def test_wrappers_amid_the_names_and_a_dict_that_holds_itself(tmp_path: Path) -> None:
+def test_wrappers_within_names_and_self_references_are_resolved(tmp_path: Path) -> None:
     source = torchvision.models.resnet18(num_classes=10).state_dict()
     wrapped: dict[str, Any] = {name.replace("layer2.", "layer2._orig_mod."): value for name, value in source.items()}
     wrapped["_self"] = wrapped
@@ -94,7 +90,7 @@ def test_wrappers_amid_the_names_and_a_dict_that_holds_itself(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("keys", "taken"), [(("a", "b"), "a."), (("model", "model_ema"), "model_ema."), (("ema", "x"), "ema.")]
 )
-def test_of_two_networks_an_average_or_the_first_is_taken(tmp_path: Path, keys: tuple[str, str], taken: str) -> None:
+def test_an_average_or_the_first_of_two_networks_is_loaded(tmp_path: Path, keys: tuple[str, str], taken: str) -> None:
     source = {key: torchvision.models.resnet18(num_classes=10).state_dict() for key in keys}
     report, own = loaded_from(source, tmp_path)
     assert (report.prefix, report.ignored_prefixes) == (taken, [f"{key}." for key in keys if f"{key}." != taken])
@@ -103,7 +99,7 @@ def test_of_two_networks_an_average_or_the_first_is_taken(tmp_path: Path, keys: 
 
 
 def resnet() -> dict[str, torch.Tensor]:
-    """Of random weights."""
+    """Random weights for ten classes."""
     state: dict[str, torch.Tensor] = torchvision.models.resnet18(num_classes=10).state_dict()
     return state
 
@@ -120,7 +116,7 @@ def resnet() -> dict[str, torch.Tensor]:
         (lambda a, b: {"conv1.weight": b["conv1.weight"], "_orig_mod": a}, "_orig_mod."),
     ],
 )
-def test_networks_in_wrappers_are_told_apart(tmp_path: Path, wrap: Any, taken: str) -> None:
+def test_networks_in_wrappers_are_distinguished(tmp_path: Path, wrap: Any, taken: str) -> None:
     wanted = resnet()
     report, own = loaded_from(wrap(wanted, resnet()), tmp_path)
     assert report.prefix == taken
@@ -129,13 +125,13 @@ def test_networks_in_wrappers_are_told_apart(tmp_path: Path, wrap: Any, taken: s
 
 
 @reads_pickles
-def test_two_tensors_of_one_name_are_refused(tmp_path: Path) -> None:
+def test_two_tensors_with_one_name_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"holds two tensors named conv1\.weight"):
         loaded_from(resnet() | {"conv1": {"weight": torch.zeros(64, 3, 7, 7)}}, tmp_path)
 
 
 @reads_pickles
-def test_tensors_without_values_or_shape(tmp_path: Path) -> None:
+def test_tensors_without_values_or_shape_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"conv1\.weight has a shape but no values"):
         loaded_from({name: value.to("meta") for name, value in resnet().items()}, tmp_path)
     with pytest.raises(CheckpointError, match=r"bn1\.running_var has a shape but no values"):
@@ -157,7 +153,7 @@ LIKE = {
 @reads_pickles
 @pytest.mark.parametrize("content", LIKE)
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".onnx", ""])
-def test_a_file_that_holds_no_weights_is_called_what_it_is(tmp_path: Path, content: bytes, suffix: str) -> None:
+def test_a_file_without_weights_is_refused_with_its_kind(tmp_path: Path, content: bytes, suffix: str) -> None:
     path = tmp_path / f"w{suffix}"
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=re.escape(LIKE[content])):
@@ -167,16 +163,13 @@ def test_a_file_that_holds_no_weights_is_called_what_it_is(tmp_path: Path, conte
 
 
 @reads_pickles
-def test_models_of_other_formats_are_called_what_they_are(tmp_path: Path) -> None:
+def test_models_of_other_formats_are_refused_with_their_kind(tmp_path: Path) -> None:
     program = torch.export.export(nn.ReLU(), (torch.zeros(2),))
     torch.export.save(program, tmp_path / "w.pt2")
     onnx.save(onnx.helper.make_model(onnx.helper.make_graph([], "g", [], [])), tmp_path / "w.onnx")
     save_file(resnet(), tmp_path / "w.bin")
-    for name, kind in (
-        ("w.pt2", "an exported PyTorch program"),
-        ("w.onnx", "an ONNX file"),
-        ("w.bin", "a safetensors"),
-    ):
+    kinds = {"w.pt2": "an exported PyTorch program", "w.onnx": "an ONNX file", "w.bin": "a safetensors"}
+    for name, kind in kinds.items():
         with pytest.raises(CheckpointError, match=f"holds no readable weights: it is {kind}"):
             find_initial_weights(str(tmp_path / name), tmp_path, quiet)
     with pytest.raises(CheckpointError, match="damaged, or no checkpoint: it is an exported PyTorch program"):
@@ -188,7 +181,7 @@ def test_models_of_other_formats_are_called_what_they_are(tmp_path: Path) -> Non
 
 @pytest.mark.whole_network
 @reads_pickles
-@pytest.mark.usefixtures("unsaved")
+@pytest.mark.usefixtures("saved_in_memory")
 @pytest.mark.parametrize(
     ("name", "first"),
     [
@@ -227,7 +220,7 @@ def test_every_kernel_must_fit(name: str, change: str) -> None:
 @pytest.mark.parametrize(
     ("side", "fits"), [(1, True), (3, True), (5, True), (7, True), (11, True), (4, False), (8, False)]
 )
-def test_a_stem_of_odd_side_is_fitted(side: int, fits: bool) -> None:
+def test_a_stem_kernel_of_odd_size_is_adapted(side: int, fits: bool) -> None:
     state = torchvision.models.resnet18(num_classes=10).state_dict() | {"conv1.weight": torch.ones(64, 3, side, side)}
     if not fits:
         with pytest.raises(CheckpointError, match=r"conv1\.weight is float32 of shape"):
@@ -242,7 +235,7 @@ def test_a_stem_of_odd_side_is_fitted(side: int, fits: bool) -> None:
 @pytest.mark.parametrize(
     "name", ["conv1.weight", "layer3.0.conv1.weight", "bn1.running_mean", "layer4.1.bn2.bias", "fc.weight"]
 )
-def test_a_value_that_is_not_finite_is_refused_with_its_tensor(name: str, value: float) -> None:
+def test_a_non_finite_value_is_refused_with_its_tensor(name: str, value: float) -> None:
     state = torchvision.models.resnet18(num_classes=10).state_dict()
     state[name] = state[name].double().index_fill(0, torch.tensor(0), value)
     before = build_model(ModelConfig(stem="imagenet"), 10, 0)
@@ -262,7 +255,7 @@ def test_a_value_that_is_not_finite_is_refused_with_its_tensor(name: str, value:
         ((*DIGITS[:9], "x"), "other_classes"), (None, "unknown_classes"),
     ],
 )  # fmt: skip
-def test_the_classifier_is_taken_over_where_the_same_classes_come_in_the_same_order(
+def test_the_classifier_is_loaded_only_for_the_same_classes_in_the_same_order(
     named: tuple[str, ...] | None, becomes: str
 ) -> None:
     source = resnet()
@@ -279,14 +272,14 @@ def test_the_classifier_is_taken_over_where_the_same_classes_come_in_the_same_or
     "name", ["conv1.weight", "layer2.0.downsample.0.weight", "layer4.1.bn2.running_var", "fc.bias"]
 )
 @pytest.mark.parametrize("value", [math.nan, -math.inf])
-def test_the_last_value_of_a_tensor_is_enough_to_refuse_it(name: str, value: float) -> None:
+def test_a_single_non_finite_value_at_the_end_of_a_tensor_is_refused(name: str, value: float) -> None:
     state = resnet()
     state[name].view(-1)[-1] = value
     with pytest.raises(CheckpointError, match=rf"{re.escape(name)} contains NaN or infinity"):
         into_model(InitialWeights(state, "a file"))
 
 
-def test_a_variance_below_0_is_refused() -> None:
+def test_a_negative_variance_is_refused() -> None:
     state = torchvision.models.resnet18(num_classes=10).state_dict()
     state["layer1.0.bn1.running_var"][3] = -0.1
     with pytest.raises(CheckpointError, match=r"layer1\.0\.bn1\.running_var contains a negative variance"):
@@ -294,7 +287,7 @@ def test_a_variance_below_0_is_refused() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_other_precisions_are_taken_over(dtype: torch.dtype) -> None:
+def test_other_precisions_are_converted(dtype: torch.dtype) -> None:
     source = torchvision.models.resnet18(num_classes=10).to(dtype).state_dict()
     _, own = into_model(InitialWeights(source, "a file"))
     assert torch.equal(own["layer4.1.conv2.weight"], source["layer4.1.conv2.weight"].float())
@@ -303,14 +296,7 @@ def test_other_precisions_are_taken_over(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize(
     ("header", "head", "known"),
     [
-        (
-            {
-                "classes": json.dumps(DIGITS),
-                "preprocess": json.dumps({"mean": [0.1, 0.2, 0.3], "std": [1.0, 2.0, 3.0]}),
-            },
-            True,
-            True,
-        ),
+        ({"classes": json.dumps(DIGITS), "preprocess": '{"mean": [0.1, 0.2, 0.3], "std": [1.0, 2.0, 3.0]}'}, True, True),
         ({"classes": json.dumps(DIGITS)}, True, False),
         ({"classes": json.dumps(DIGITS[::-1])}, False, False),
         ({"classes": "cat, dog", "preprocess": "resize"}, False, False),
@@ -321,11 +307,11 @@ def test_other_precisions_are_taken_over(dtype: torch.dtype) -> None:
         ({"preprocess": json.dumps({"mean": [0.1], "std": [0, 0, 0]})}, False, False),
         ({}, False, False),
     ],
-)
-def test_an_export_names_its_classes_and_statistics(
+)  # fmt: skip
+def test_classes_and_statistics_are_read_from_an_exported_file(
     tmp_path: Path, header: dict[str, str], head: bool, known: bool
 ) -> None:
     save_file(torchvision.models.resnet18(num_classes=10).state_dict(), tmp_path / "w.safetensors", metadata=header)
-    found = find_initial_weights(str(tmp_path / "w.safetensors"), tmp_path, quiet)
-    assert found.statistics == (([0.1, 0.2, 0.3], [1.0, 2.0, 3.0]) if known else None)
-    assert ("fc.weight" in into_model(found)[0].loaded) is head
+    weights = find_initial_weights(str(tmp_path / "w.safetensors"), tmp_path, quiet)
+    assert weights.statistics == (([0.1, 0.2, 0.3], [1.0, 2.0, 3.0]) if known else None)
+    assert ("fc.weight" in into_model(weights)[0].loaded) is head

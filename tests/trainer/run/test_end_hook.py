@@ -1,4 +1,4 @@
-"""A command of the user when a run has ended: told what and where, and waited for by nobody."""
+"""The user's command at the end of a run: its environment, its errors, and that the run does not wait for it."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ FAILED = Failed(error="out of memory; $(rm -rf /)", exit_code=1)
 
 
 def hook_for(tmp_path: Path) -> tuple[EndHook, Path]:
-    script, told = tmp_path / "tell me.py", tmp_path / "told.txt"
+    script, output = tmp_path / "my hook.py", tmp_path / "output.txt"
     script.write_text(SCRIPT)
-    return EndHook(RunDir(tmp_path / "run"), {"R18_TUI_HOOK": f"{sys.executable} '{script}' {told}"}), told
+    return EndHook(RunDir(tmp_path / "run"), {"R18_TUI_HOOK": f"{sys.executable} '{script}' {output}"}), output
 
 
 def wait_for(path: Path) -> str:
@@ -44,7 +44,7 @@ def record(event: Event) -> Record:
 
 
 @pytest.mark.parametrize(
-    ("event", "told"),
+    ("event", "expected"),
     [
         (Finished(reason="completed", step=1200, epoch=3.0, exit_code=0), "finished|completed at step 1,200"),
         (FAILED, "failed|out of memory; $(rm -rf /)"),
@@ -54,13 +54,13 @@ def record(event: Event) -> Record:
         ),
     ],
 )
-def test_the_command_is_told_what_happened_and_no_shell_reads_it(tmp_path: Path, event: Event, told: str) -> None:
+def test_the_hook_gets_the_event_without_a_shell(tmp_path: Path, event: Event, expected: str) -> None:
     hook, path = hook_for(tmp_path)
     hook.observe(record(event))
-    assert wait_for(path) == f"{tmp_path / 'run'}|{told}\n"
+    assert wait_for(path) == f"{tmp_path / 'run'}|{expected}\n"
 
 
-def test_other_events_run_nothing_and_without_a_command_nothing_is_run(tmp_path: Path) -> None:
+def test_other_events_and_a_missing_hook_run_no_command(tmp_path: Path) -> None:
     hook, path = hook_for(tmp_path)
     hook.observe(record(Heartbeat()))
     EndHook(RunDir(tmp_path), {}).observe(record(FAILED))
@@ -72,14 +72,16 @@ def test_other_events_run_nothing_and_without_a_command_nothing_is_run(tmp_path:
     ("command", "reason"),
     [("/no/such/command x", "no such command: /no/such/command"), ("unbalanced 'quote", "No closing")],
 )
-def test_a_command_that_does_not_exist_is_refused_at_the_start(tmp_path: Path, command: str, reason: str) -> None:
+def test_a_missing_command_is_refused_at_the_start(tmp_path: Path, command: str, reason: str) -> None:
     with pytest.raises(ConfigError, match=reason):
         EndHook(RunDir(tmp_path), {"R18_TUI_HOOK": command})
 
 
-def test_a_run_tells_its_end(folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    script, told = tmp_path / "tell me.py", tmp_path / "told.txt"
+def test_a_run_calls_the_hook_at_its_end(
+    folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script, output = tmp_path / "my hook.py", tmp_path / "output.txt"
     script.write_text(SCRIPT)
-    monkeypatch.setenv("R18_TUI_HOOK", f"{sys.executable} '{script}' {told}")
+    monkeypatch.setenv("R18_TUI_HOOK", f"{sys.executable} '{script}' {output}")
     run = train(folder_config, tmp_path).run.run_dir
-    assert wait_for(told) == f"{run.path}|finished|completed at step 8\n"
+    assert wait_for(output) == f"{run.path}|finished|completed at step 8\n"

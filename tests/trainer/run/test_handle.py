@@ -1,4 +1,4 @@
-"""A run directory that is moved or deleted while it is trained."""
+"""Run directories that are moved or deleted during training."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.event import Event
 from trainer.run.log.result_events import EpochEnded, Steps
 from trainer.run.log.run_events import Opened, Warned
-from trainer.session import training_thread as launch
+from trainer.session import training_thread as session_thread
 from trainer.session.open_run import OpenRun
 from trainer.session.training_thread import TrainingThread
 
 
 def delete(opened: OpenRun, *parts: str) -> None:
-    """Delete a run's directory, or parts of it, before its trainer looks the next time; it may be writing there meanwhile."""
+    """Delete a run's directory or parts of it while its trainer does not check it, though it may write there."""
     with opened._repair_lock:
         for path in [opened.run_dir.path / part for part in parts] or [opened.run_dir.path]:
             wipe(path)
@@ -42,45 +42,45 @@ def wipe(path: Path) -> None:
 
 
 @pytest.fixture(autouse=True)
-def quick_heart(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "HEARTBEAT_S", 0.05)
+def frequent_heartbeats(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session_thread, "HEARTBEAT_S", 0.05)
 
 
 @pytest.fixture
-def hundred_epochs(folder_config: Config) -> Config:
+def long_config(folder_config: Config) -> Config:
     return folder_config.model_copy(update={"train": folder_config.train.model_copy(update={"epochs": 100})})
 
 
 @pytest.fixture
-def trained(hundred_epochs: Config, tmp_path: Path) -> Callable[[Callable[[OpenRun], None]], TrainingThread]:
-    """Trains, does something to the directory after the first steps, and stops once the answer to it is on the disk."""
+def trained(long_config: Config, tmp_path: Path) -> Callable[[Callable[[OpenRun], None]], TrainingThread]:
+    """Trains, changes the directory after the first steps, and stops once the trainer has reported the change."""
 
     def run(act: Callable[[OpenRun], None]) -> TrainingThread:
-        opened = new_run(hundred_epochs, tmp_path / "runs")
+        opened = new_run(long_config, tmp_path / "runs")
         thread, publish = TrainingThread(opened, hold_open=False), opened.log.publish
 
-        def watch(event: Event) -> object:
+        def act_and_stop(event: Event) -> object:
             result = publish(event)
             if isinstance(event, Steps) and event.first_step == 1:
                 act(opened)
             if isinstance(event, Warned) and (" was moved to " in event.message or " was deleted " in event.message):
-                holders.append(read_owner(opened.run_dir))
+                owners.append(read_owner(opened.run_dir))
                 thread.stop()
             return result
 
-        holders: list[object] = []
-        opened.log.publish = watch  # type: ignore[method-assign, assignment]
+        owners: list[object] = []
+        opened.log.publish = act_and_stop  # type: ignore[method-assign, assignment]
         thread.start()
         assert thread.join(60)
         assert thread.exit_code == 0
-        assert holders
-        assert holders[0] is not None, "the lock goes with the run"
+        assert owners
+        assert owners[0] is not None, "the lock moves with the run"
         return thread
 
     return run
 
 
-def assert_whole_and_resumable(run: RunDir, config: Config, runs: Path) -> None:
+def assert_complete_and_resumable(run: RunDir, config: Config, runs: Path) -> None:
     view = view_of(run)
     step = view.step
     assert events_of(run, Opened), "the log begins with the first event"
@@ -92,8 +92,8 @@ def assert_whole_and_resumable(run: RunDir, config: Config, runs: Path) -> None:
     assert view_of(run).step == 4 * end
 
 
-def test_a_run_whose_directory_is_moved_goes_on_there(
-    trained: Callable[..., TrainingThread], hundred_epochs: Config, tmp_path: Path
+def test_a_run_continues_in_its_moved_directory(
+    trained: Callable[..., TrainingThread], long_config: Config, tmp_path: Path
 ) -> None:
     new = tmp_path / "elsewhere" / "a better name"
     new.parent.mkdir()
@@ -102,33 +102,33 @@ def test_a_run_whose_directory_is_moved_goes_on_there(
     assert not (tmp_path / "runs" / "run").exists()
     (warning,) = [event for event in events_of(RunDir(new), Warned) if "moved" in event.message]
     assert warning.message.endswith(f"was moved to {new}; the run continues there")
-    assert_whole_and_resumable(RunDir(new), hundred_epochs, tmp_path / "runs")
+    assert_complete_and_resumable(RunDir(new), long_config, tmp_path / "runs")
 
 
-def test_a_run_whose_directory_is_deleted_is_made_anew_with_its_log(
-    trained: Callable[..., TrainingThread], hundred_epochs: Config, tmp_path: Path
+def test_a_deleted_run_directory_is_created_again_with_its_log(
+    trained: Callable[..., TrainingThread], long_config: Config, tmp_path: Path
 ) -> None:
     run = RunDir(tmp_path / "runs" / "run")
     thread = trained(delete)
     assert thread.run.run_dir.path == run.path
     assert run.path.stat().st_mode & 0o077 == 0, "private again"
-    assert_whole_and_resumable(run, hundred_epochs, tmp_path / "runs")
+    assert_complete_and_resumable(run, long_config, tmp_path / "runs")
 
 
-def test_parts_that_are_deleted_are_made_anew(
-    trained: Callable[..., TrainingThread], hundred_epochs: Config, tmp_path: Path
+def test_deleted_parts_are_created_again(
+    trained: Callable[..., TrainingThread], long_config: Config, tmp_path: Path
 ) -> None:
-    """As `rm -rf` does that meets a file which was just being written, or somebody who makes room."""
+    """As after an `rm -rf` during a write, or a partial cleanup."""
     run = RunDir(tmp_path / "runs" / "run")
 
     trained(lambda opened: delete(opened, "checkpoints", "events.jsonl", "config.yaml", "trainer.json"))
     (warning,) = [event.message for event in events_of(run, Warned) if "deleted" in event.message]
     assert f"checkpoints, config.yaml, trainer.json, events.jsonl of {run.path} was deleted" in warning
-    assert_whole_and_resumable(run, hundred_epochs, tmp_path / "runs")
+    assert_complete_and_resumable(run, long_config, tmp_path / "runs")
 
 
-def test_another_run_of_its_name_is_left_alone(
-    trained: Callable[..., TrainingThread], hundred_epochs: Config, tmp_path: Path
+def test_another_run_with_the_same_name_is_left_alone(
+    trained: Callable[..., TrainingThread], long_config: Config, tmp_path: Path
 ) -> None:
     def replace(opened: OpenRun) -> None:
         path = opened.run_dir.path
@@ -140,18 +140,18 @@ def test_another_run_of_its_name_is_left_alone(
     thread = trained(replace)
     assert (tmp_path / "runs" / "run" / "events.jsonl").read_text() == "not ours\n"
     assert thread.run.run_dir.name == "run-2"
-    assert_whole_and_resumable(RunDir(tmp_path / "runs" / "run-2"), hundred_epochs, tmp_path / "runs")
+    assert_complete_and_resumable(RunDir(tmp_path / "runs" / "run-2"), long_config, tmp_path / "runs")
 
 
-def test_where_it_cannot_be_made_anew_that_is_said_once_and_training_goes_on(
-    hundred_epochs: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_directory_that_cannot_be_created_again_is_reported_once(
+    long_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from trainer.session import open_run
 
     def refuse(*_: object) -> RunDir:
         raise PermissionError("no room for it")
 
-    opened = new_run(hundred_epochs, tmp_path / "runs")
+    opened = new_run(long_config, tmp_path / "runs")
     monkeypatch.setattr(open_run, "create_run", refuse)
     thread, tee, seen = start(opened), opened.log.tee(), b""
     while b'"Steps"' not in seen and b'"steps"' not in seen:
@@ -168,24 +168,24 @@ def test_where_it_cannot_be_made_anew_that_is_said_once_and_training_goes_on(
     assert thread.exit_code == 0
 
 
-def test_where_it_cannot_be_made_anew_it_is_made_among_temporary_files(
-    hundred_epochs: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_directory_that_cannot_be_created_again_moves_to_the_temporary_folder(
+    long_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path / "tmp"))
-    opened = new_run(hundred_epochs, tmp_path / "runs")
+    opened = new_run(long_config, tmp_path / "runs")
     shutil.rmtree(tmp_path / "runs")
     (tmp_path / "runs").touch()
-    found = opened.repair_directory()
-    assert found is not None
-    assert found.now == opened.run_dir.path == tmp_path / "tmp" / opened.run_dir.name
+    repaired = opened.repair_directory()
+    assert repaired is not None
+    assert repaired.now == opened.run_dir.path == tmp_path / "tmp" / opened.run_dir.name
     opened.close()
 
 
-def test_an_attempt_that_fails_in_the_middle_leaves_nothing_behind(
-    hundred_epochs: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_failed_repair_leaves_nothing_behind(
+    long_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened = new_run(hundred_epochs, tmp_path / "runs")
+    opened = new_run(long_config, tmp_path / "runs")
     opened.log.publish(Warned(message="before"))
     delete(opened)
 
@@ -198,24 +198,24 @@ def test_an_attempt_that_fails_in_the_middle_leaves_nothing_behind(
             opened.repair_directory()
     assert list((tmp_path / "runs").iterdir()) == []
     monkeypatch.undo()
-    found = opened.repair_directory()
-    assert found is not None
-    assert found.checkpoints_lost
+    repaired = opened.repair_directory()
+    assert repaired is not None
+    assert repaired.checkpoints_lost
     assert opened.repair_directory() is None
     assert is_live(opened.run_dir)
     assert sorted(path.name for path in opened.run_dir.path.iterdir()) == [
         "checkpoints", "config.yaml", "eval", "events.jsonl", "export", "log.txt", "trainer.json",
     ]  # fmt: skip
     opened.close()
-    assert opened.repair_directory() is None, "whoever looks late finds nothing to do"
+    assert opened.repair_directory() is None, "nothing to repair after the end"
     assert [event.message for event in events_of(opened.run_dir, Warned)] == ["before"]
 
 
-def test_a_directory_that_is_deleted_before_the_last_save_is_made_anew_for_it(
+def test_a_directory_deleted_before_the_last_save_is_created_again(
     folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The end does not wait for a heartbeat to notice."""
-    monkeypatch.setattr(launch, "HEARTBEAT_S", 3600.0)
+    """The last save checks the directory without waiting for a heartbeat."""
+    monkeypatch.setattr(session_thread, "HEARTBEAT_S", 3600.0)
     opened = new_run(folder_config, tmp_path / "runs")
     thread, publish = TrainingThread(opened, hold_open=False), opened.log.publish
 
@@ -232,7 +232,7 @@ def test_a_directory_that_is_deleted_before_the_last_save_is_made_anew_for_it(
     assert view_of(opened.run_dir).step == 8
 
 
-def test_output_of_libraries_goes_to_the_new_log(tmp_path: Path) -> None:
+def test_output_of_libraries_is_redirected_to_the_new_log(tmp_path: Path) -> None:
     old, new = tmp_path / "old.txt", tmp_path / "new.txt"
     script = (
         "import os, sys; from pathlib import Path; from trainer.run.folder.handle import redirect_output_to\n"

@@ -1,4 +1,4 @@
-"""Who trains a run, where the lock tells and where it does not."""
+"""The owner of a run, by its lock and, where locks do not reach, by its log."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from tui.state.summary import summary
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunDir:
-    """A run in training, by its log."""
+    """A run that is training, according to its log."""
     training = StateChanged(state=RunState.TRAINING.value)
     return write_log(tmp_path, "demo", opened(), started(), training, steps(1), begun=time.time() - 5)
 
 
-def held_by(run: RunDir, **holder: Any) -> RunDir:
-    run.trainer.write_bytes(orjson.dumps({"pid": 1, "host": "gpu-box-7", "boot_id": "another"} | holder))
+def write_owner(run: RunDir, **owner: Any) -> RunDir:
+    run.trainer.write_bytes(orjson.dumps({"pid": 1, "host": "gpu-box-7", "boot_id": "another"} | owner))
     return run
 
 
@@ -44,8 +44,8 @@ def age(run: RunDir, seconds: float) -> None:
     os.utime(run.events, (time.time() - seconds,) * 2)
 
 
-def test_a_run_that_another_machine_trains_has_one_writer_although_its_lock_does_not_reach(run: RunDir) -> None:
-    held_by(run)
+def test_a_run_of_another_machine_has_one_writer_without_its_lock(run: RunDir) -> None:
+    write_owner(run)
     assert presence(run) is Presence.UNKNOWN
     assert is_live(run)
     for take in (RunLock.take, delete_run):
@@ -57,23 +57,23 @@ def test_a_run_that_another_machine_trains_has_one_writer_although_its_lock_does
     assert (overview.status, overview.live) == ("training", True)
 
 
-def test_it_is_taken_over_once_it_has_been_silent(run: RunDir) -> None:
-    held_by(run)
+def test_a_silent_run_of_another_machine_is_taken_over(run: RunDir) -> None:
+    write_owner(run)
     age(run, LOST_AFTER_S + 1)
     assert not is_live(run)
     RunLock.take(run).release()
 
 
-@pytest.mark.parametrize("holder", [{"boot_id": boot_id()}, {"host": os.uname().nodename}])
-def test_of_a_run_of_this_machine_the_lock_tells(run: RunDir, holder: dict[str, str]) -> None:
-    held_by(run, **holder)
+@pytest.mark.parametrize("owner", [{"boot_id": boot_id()}, {"host": os.uname().nodename}])
+def test_the_lock_shows_the_presence_of_a_run_on_this_machine(run: RunDir, owner: dict[str, str]) -> None:
+    write_owner(run, **owner)
     assert presence(run) is Presence.GONE
     RunLock.take(run).release()
-    assert presence(run) is Presence.GONE, "an emptied file: nobody holds it"
+    assert presence(run) is Presence.GONE, "an emptied file means no owner"
 
 
-def test_a_run_whose_log_is_silent_is_not_lost_while_its_process_is_there(run: RunDir) -> None:
-    """The disk may be full: then what happens cannot be logged."""
+def test_a_silent_run_is_not_lost_while_its_process_lives(run: RunDir) -> None:
+    """On a full disk, a live run cannot log."""
     lock = RunLock.take(run)
     folder = RunsFolder(run.path.parent, clock=lambda: time.time() + 10 * LOST_AFTER_S)
     assert folder.refresh()[0].status == "training"
@@ -81,7 +81,7 @@ def test_a_run_whose_log_is_silent_is_not_lost_while_its_process_is_there(run: R
     assert folder.refresh()[0].status == "lost"
 
 
-def test_a_trainer_that_a_signal_has_stopped_is_told_from_one_that_runs(tmp_path: Path) -> None:
+def test_a_trainer_stopped_by_a_signal_is_recognised(tmp_path: Path) -> None:
     run = create_run(tmp_path, "one")
     code = (
         "import sys, time, pathlib; from trainer.run.folder.lock import RunLock; from trainer.run.folder.run_dir import RunDir; "
@@ -103,7 +103,7 @@ def test_a_trainer_that_a_signal_has_stopped_is_told_from_one_that_runs(tmp_path
 
 
 @pytest.mark.parametrize("pid", [None, "1", -1, 2**60, True, 1.5])
-def test_a_holder_with_an_odd_pid_is_called_running(tmp_path: Path, pid: object) -> None:
+def test_an_owner_with_an_invalid_pid_is_not_reported_as_stopped(tmp_path: Path, pid: object) -> None:
     run = create_run(tmp_path, "one")
     lock = RunLock.take(run)
     lock.publish_facts(pid=pid)

@@ -1,4 +1,4 @@
-"""Rules about the loss, on both sides of each of their thresholds, and with each of their conditions not met alone.
+"""Rules about the loss, on both sides of each threshold, and with each condition violated alone.
 
 ln 10 = 2.3026 is the loss of guessing among the ten classes of these runs.
 """
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from tests.trainer.run.test_diagnose import PER_EPOCH, folded, measured, started
+from tests.trainer.run.test_diagnose import PER_EPOCH, evaluation, started, view_of
 from trainer.run.diagnosis.loss_rules import loss_rising, loss_stuck, not_finite, overfitting
 from trainer.run.log.event import Event
 from trainer.run.log.result_events import Steps
@@ -26,14 +26,7 @@ def trained(
     per_epoch: int = PER_EPOCH, classes: int = 10, before: Sequence[Event] = (), between: Sequence[Event] = (), at: int = 0,
     then: Sequence[Event] = (),
 ) -> RunView:  # fmt: skip
-    """A run of so many steps.
-
-    Args:
-        losses: One for each step; as the others, where these are not the same for all steps.
-        before: Events before the start.
-        between: Events after step `at`.
-        then: Events after the last step.
-    """
+    """A run of `len(losses)` steps, with events before its start, after step `at`, and then after the last step."""
     accuracies = [accuracy] * len(losses) if isinstance(accuracy, float) else list(accuracy)
     rates = [lr] * len(losses) if isinstance(lr, float) else list(lr)
     parts = [
@@ -44,10 +37,10 @@ def trained(
         for begin, end in ((0, at), (at, len(losses))) if end > begin
     ]  # fmt: skip
     first = started(classes, 100, steps_per_epoch=per_epoch, total_steps=100 * per_epoch)
-    return folded([*before, first, *parts[: bool(at)], *between, *parts[bool(at) :], *then])
+    return view_of([*before, first, *parts[: bool(at)], *between, *parts[bool(at) :], *then])
 
 
-# Not finite -----------------------------------------------------------------------------------------------------------
+# Non-finite steps -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -63,7 +56,7 @@ def trained(
         ([7, 8], 20, "error", "in 2 of the last 20 steps"),
     ],
 )
-def test_steps_that_are_not_finite_are_an_error_from_a_tenth_on(
+def test_non_finite_steps_are_an_error_from_a_tenth_on(
     bad: Sequence[int], steps: int, level: str | None, evidence: str
 ) -> None:
     verdict = not_finite(trained([None if n in bad else 1.0 for n in range(1, steps + 1)]))
@@ -73,11 +66,11 @@ def test_steps_that_are_not_finite_are_an_error_from_a_tenth_on(
         assert (verdict.text == "the loss is NaN or infinite") is (level == "error")
 
 
-# Stuck ----------------------------------------------------------------------------------------------------------------
+# Stuck loss -----------------------------------------------------------------------------------------------------------
 
 
 def stuck(*spans: tuple[int, float], **changes: object) -> bool:
-    """Whether a loss is stuck that has some values for so many steps each."""
+    """Whether a loss is stuck, given as numbers of steps and their values."""
     losses = [value for count, value in spans for _ in range(count)]
     return loss_stuck(trained(losses, **changes)) is not None  # type: ignore[arg-type]
 
@@ -92,16 +85,14 @@ def test_a_loss_is_stuck_from_200_steps_and_an_epoch_on(steps: int, per_epoch: i
 @pytest.mark.parametrize(
     ("first", "then", "expected"),
     [
-        (2.31, 0.981 * GUESS, True), (2.31, 0.979 * GUESS, False),  # of the loss of guessing
-        (8.0, 0.981 * GUESS, True), (8.0, 0.979 * GUESS, False),  # it overshoots, and stays at that of guessing
-        (1.7, 0.981 * 1.7, True), (1.7, 0.979 * 1.7, False),  # of the first loss, from 0.7 of that of guessing on
-        (0.71 * GUESS, 0.71 * GUESS, True), (0.69 * GUESS, 0.69 * GUESS, False),  # good weights to begin with
-        (0.69 * GUESS, 0.981 * GUESS, True), (0.69 * GUESS, 0.979 * GUESS, False),  # which were lost again
+        (2.31, 0.981 * GUESS, True), (2.31, 0.979 * GUESS, False),  # relative to guessing
+        (8.0, 0.981 * GUESS, True), (8.0, 0.979 * GUESS, False),  # overshoots and stays at guessing
+        (1.7, 0.981 * 1.7, True), (1.7, 0.979 * 1.7, False),  # relative to the first loss, if that is at least 0.7 of guessing
+        (0.71 * GUESS, 0.71 * GUESS, True), (0.69 * GUESS, 0.69 * GUESS, False),  # good initial weights
+        (0.69 * GUESS, 0.981 * GUESS, True), (0.69 * GUESS, 0.979 * GUESS, False),  # good initial weights that are lost again
     ],
 )  # fmt: skip
-def test_a_loss_that_is_98_pct_of_where_it_began_or_of_guessing_is_stuck(
-    first: float, then: float, expected: bool
-) -> None:
+def test_a_loss_at_98_pct_of_its_start_or_of_guessing_is_stuck(first: float, then: float, expected: bool) -> None:
     assert stuck((20, first), (280, then)) is expected
 
 
@@ -110,13 +101,13 @@ def test_a_loss_that_falls_by_a_hundredth_is_not_stuck(now: float, expected: boo
     assert stuck((200, 2.4), (100, now)) is expected
 
 
-def test_only_the_first_twenty_steps_are_where_it_began() -> None:
+def test_the_first_twenty_steps_are_the_start() -> None:
     assert stuck((20, 1.7), (80, 9.0), (200, 1.7))
-    assert not stuck((19, 1.7), (81, 9.0), (200, 1.7)), "then guessing is the measure"
+    assert not stuck((19, 1.7), (81, 9.0), (200, 1.7)), "then relative to guessing"
 
 
 @pytest.mark.parametrize(("warm_up", "expected"), [(200, True), (202, False), (400, False)])
-def test_nothing_is_stuck_while_the_rate_rises_and_200_steps_after(warm_up: int, expected: bool) -> None:
+def test_a_loss_is_not_stuck_during_warm_up_and_200_steps_after(warm_up: int, expected: bool) -> None:
     assert stuck((400, GUESS), lr=[min(n / warm_up, 1.0) for n in range(400)]) is expected
 
 
@@ -129,25 +120,17 @@ def noisy(middle: float) -> list[float]:
     ("accuracy", "expected"),
     [([0.1] * 300, True), ([0.1] * 299 + [0.2], True), (noisy(0.129), True), (noisy(0.131), False), ([0.2] * 300, False)],
 )  # fmt: skip
-def test_training_images_that_are_recognised_beyond_chance_are_learnt(accuracy: list[float], expected: bool) -> None:
+def test_training_accuracy_beyond_chance_is_not_a_stuck_loss(accuracy: list[float], expected: bool) -> None:
     assert stuck((300, GUESS), accuracy=accuracy) is expected
 
 
-def test_accuracy_counts_only_in_the_last_100_steps() -> None:
+def test_training_accuracy_counts_only_in_the_last_100_steps() -> None:
     assert stuck((300, GUESS), accuracy=[0.9] * 200 + [0.1] * 100)
 
 
 def evaluated(correct: list[int], counts: list[int]) -> Event:
-    return measured(
-        1,
-        GUESS,
-        sum(correct) / max(sum(counts), 1),
-        len(counts),
-        correct=correct,
-        counts=counts,
-        predicted=[],
-        confusions=[],
-    )
+    accuracy = sum(correct) / max(sum(counts), 1)
+    return evaluation(1, GUESS, accuracy, len(counts), correct=correct, counts=counts, predicted=[], confusions=[])
 
 
 @pytest.mark.parametrize(
@@ -156,10 +139,10 @@ def evaluated(correct: list[int], counts: list[int]) -> Event:
         # The lower end of Wilson's interval of 118 of 1000 is 0.0995, that of 119 is 0.1004.
         ([11] * 8 + [15] * 2, [100] * 10, True), ([11] * 8 + [15, 16], [100] * 10, False),
         ([890, 0], [900, 100], True), ([900, 30], [900, 100], False),  # the most frequent class is 90 %
-        ([0] * 10, [0] * 10, True),  # of no images
+        ([0] * 10, [0] * 10, True),  # no images
     ],
 )  # fmt: skip
-def test_held_out_images_that_are_recognised_beyond_chance_are_learnt(
+def test_held_out_accuracy_beyond_chance_is_not_a_stuck_loss(
     correct: list[int], counts: list[int], expected: bool
 ) -> None:
     classes = len(counts)
@@ -168,23 +151,23 @@ def test_held_out_images_that_are_recognised_beyond_chance_are_learnt(
     assert stuck((300, level), classes=classes, accuracy=accuracy, then=then) is expected
 
 
-def test_the_most_frequent_class_is_that_of_the_evaluation() -> None:
+def test_the_most_frequent_class_is_taken_from_the_evaluation() -> None:
     frequent = [evaluated([900, 0], [900, 100])]
     assert stuck((300, math.log(2)), classes=2, accuracy=0.89, then=frequent)
     assert not stuck((300, math.log(2)), classes=2, accuracy=0.91, then=frequent)
-    assert not stuck((300, math.log(2)), classes=2, accuracy=0.89), "half is guessing, for all one knows"
+    assert not stuck((300, math.log(2)), classes=2, accuracy=0.89), "without an evaluation, half is guessing"
 
 
-def test_a_loss_of_nothing_but_nan_is_another_rules() -> None:
+def test_a_loss_of_only_nan_is_not_a_stuck_loss() -> None:
     assert loss_stuck(trained([GUESS] * 200 + [None] * 100)) is None
     assert loss_stuck(trained([GUESS] * 200 + [None] * 99 + [GUESS])) is not None
 
 
-# Rising ---------------------------------------------------------------------------------------------------------------
+# Rising loss ----------------------------------------------------------------------------------------------------------
 
 
 def rises(*spans: tuple[int, float], **changes: object) -> bool:
-    """Whether a loss rises that has some values for so many steps each."""
+    """Whether a loss rises, given as numbers of steps and their values."""
     losses = [value for count, value in spans for _ in range(count)]
     return loss_rising(trained(losses, **changes)) is not None  # type: ignore[arg-type]
 
@@ -192,7 +175,7 @@ def rises(*spans: tuple[int, float], **changes: object) -> bool:
 @pytest.mark.parametrize(
     ("low", "high", "expected"),
     [
-        (1.0, 1.51, True), (1.0, 1.49, False),  # half as high again
+        (1.0, 1.51, True), (1.0, 1.49, False),  # by half
         (0.1, 0.1 + 0.101 * GUESS, True), (0.1, 0.1 + 0.099 * GUESS, False),  # a tenth of the loss of guessing
     ],
 )  # fmt: skip
@@ -207,7 +190,7 @@ def test_a_loss_rises_by_half_and_by_a_tenth_of_guessing(low: float, high: float
         (((300, 1.0), (100, 2.0)), False),  # for 200 steps
         (((200, 1.0), (100, 2.0), (100, 1.0)), False),  # until now
         (((100, 1.0), (300, 2.0)), True),
-        (((100, 9.0), (100, 1.0), (300, 2.0)), True),  # the lowest counts, wherever it was
+        (((100, 9.0), (100, 1.0), (300, 2.0)), True),  # the lowest counts, wherever it is
         (((100, 1.0), (100, 9.0), (300, 2.0)), True),
         (((100, 1.0), (1900, 2.0)), True), (((100, 1.0), (2000, 2.0)), False),  # within 2,000 steps
     ],
@@ -221,14 +204,14 @@ def test_a_loss_rises_only_beyond_four_standard_errors() -> None:
     scattered = [0.0] * 9 + [30.0]
     for high, expected in ((6.7, True), (6.5, False)):
         assert (loss_rising(trained(scattered * 20 + [high] * 200)) is not None) is expected
-    # The errors of both add up as a hypotenuse: 0.9 and 0.9 give 1.273; 3 + 4 * 1.273 = 8.09.
+    # The errors of both add in quadrature: 0.9 and 0.9 give 1.273; 3 + 4 * 1.273 = 8.09.
     for by, expected in ((5.2, True), (5.0, False)):
         losses = scattered * 20 + [value + by for value in scattered * 20]
         assert (loss_rising(trained(losses)) is not None) is expected
 
 
 @pytest.mark.parametrize(("warm_up", "expected"), [(200, True), (202, False)])
-def test_a_rate_that_rises_makes_the_loss_rise(warm_up: int, expected: bool) -> None:
+def test_a_rise_during_warm_up_is_not_reported(warm_up: int, expected: bool) -> None:
     assert rises((200, 1.0), (200, 2.0), lr=[min(n / warm_up, 1.0) for n in range(400)]) is expected
 
 
@@ -247,14 +230,14 @@ SIZES = Opened(
         ({"between": [StagesFrozen(step=300, stages=[], trainable=1)]}, False),
         ({"before": [SIZES]}, False),  # six epochs of 50 steps with smaller images
     ],
-    ids=["nothing", "a note", "a resume", "a rate", "a stage", "a size"],
+    ids=["nothing", "note", "resume", "rate", "stage", "size"],
 )
-def test_what_rises_when_something_was_changed_is_no_fault(change: dict[str, list[Event]], expected: bool) -> None:
+def test_a_rise_after_a_change_is_not_reported(change: dict[str, list[Event]], expected: bool) -> None:
     assert rises((300, 1.0), (400, 2.0), at=300, **change) is expected
-    assert rises((300, 1.0), (200, 1.0), (200, 2.0), at=300, **change), "it is one again 400 steps later"
+    assert rises((300, 1.0), (200, 1.0), (200, 2.0), at=300, **change), "reported again 400 steps later"
 
 
-def test_a_change_that_is_to_come_is_none() -> None:
+def test_a_future_change_does_not_excuse_a_rise() -> None:
     later = Opened(run="m", directory="m", pid=1, host="h", resume=False, config={"data": {"progressive": [[16, 20]]}})
     assert rises((300, 1.0), (400, 2.0), before=[later])
 
@@ -263,7 +246,7 @@ def test_a_change_that_is_to_come_is_none() -> None:
 
 Held = tuple[float | None, float]
 GOOD: list[Held] = [(1.3, 0.5), (1.2, 0.5), (1.0, 0.6), (1.05, 0.5), (1.2, 0.5), (1.2, 0.5), (1.2, 0.5)]
-"""Loss and accuracy at the ends of seven epochs: 1.0 is the lowest, and the last three are a fifth above."""
+"""Loss and accuracy at the ends of seven epochs: 1.0 is the lowest loss, and the last three are a fifth above it."""
 
 
 def overfits(
@@ -272,7 +255,7 @@ def overfits(
     """Whether a run overfits.
 
     Args:
-        falls: By how much training loss falls in an epoch.
+        falls: Decrease of the training loss per epoch.
         peak: Step of the highest planned rate.
         trigger: Trigger of the last evaluation.
     """
@@ -286,9 +269,9 @@ def overfits(
             seconds=1.0,
         ))  # fmt: skip
         last = epoch == len(held_out)
-        event = measured(epoch, 1.0, accuracy, classes, trigger=trigger if last else "epoch")
+        event = evaluation(epoch, 1.0, accuracy, classes, trigger=trigger if last else "epoch")
         events.append(dataclasses.replace(event, loss=loss))
-    return overfitting(folded(events)) is not None
+    return overfitting(view_of(events)) is not None
 
 
 def with_last(*losses: float | None) -> list[Held]:
@@ -297,12 +280,12 @@ def with_last(*losses: float | None) -> list[Held]:
 
 def test_a_run_overfits_where_all_conditions_are_met() -> None:
     assert overfits()
-    assert not overfits(falls=-0.1), "training images get worse, too"
-    assert not overfits(falls=0.0), "or no better"
+    assert not overfits(falls=-0.1), "the training loss rises, too"
+    assert not overfits(falls=0.0), "the training loss does not fall"
 
 
 @pytest.mark.parametrize("place", range(3))
-def test_all_of_the_last_three_are_worse_by_a_tenth(place: int) -> None:
+def test_all_of_the_last_three_must_be_worse_by_a_tenth(place: int) -> None:
     for loss, expected in ((1.11, True), (1.09, False)):
         losses = [1.2, 1.2, 1.2]
         losses[place] = loss
@@ -310,34 +293,34 @@ def test_all_of_the_last_three_are_worse_by_a_tenth(place: int) -> None:
 
 
 @pytest.mark.parametrize(("loss", "expected"), [(0.1 + 0.026 * GUESS, True), (0.1 + 0.024 * GUESS, False)])
-def test_a_loss_of_nearly_nothing_is_worse_by_a_fortieth_of_guessing(loss: float, expected: bool) -> None:
+def test_a_tiny_loss_must_be_worse_by_a_fortieth_of_guessing(loss: float, expected: bool) -> None:
     held_out = [*GOOD[:2], (0.1, 0.6), *GOOD[3:4], *[(loss, 0.5)] * 3]
     assert overfits(held_out) is expected
 
 
 @pytest.mark.parametrize("place", range(3))
-def test_an_accuracy_better_than_ever_is_no_overfitting(place: int) -> None:
+def test_a_new_best_accuracy_is_not_overfitting(place: int) -> None:
     for accuracy, expected in ((0.6, True), (0.61, False)):
         held_out = [*GOOD]
         held_out[place - 3] = (1.2, accuracy)
         assert overfits(held_out) is expected
 
 
-def test_five_evaluations_are_needed_of_which_the_lowest_is_not_among_the_last_three() -> None:
+def test_overfitting_needs_five_evaluations_with_the_lowest_before_the_last_three() -> None:
     assert overfits(GOOD[2:])
-    assert not overfits(GOOD[3:]), "four"
+    assert not overfits(GOOD[3:]), "only four"
     assert not overfits([*GOOD[:3], (1.3, 0.5), *GOOD[3:-2], (0.99, 0.5)]), "the lowest is the last"
-    assert not overfits(with_last(0.9, 1.2, 1.2)), "the lowest is the last but two"
+    assert not overfits(with_last(0.9, 1.2, 1.2)), "the lowest is the third from the end"
 
 
-def test_evaluations_that_a_key_asked_for_and_those_that_are_not_finite_do_not_count() -> None:
+def test_evaluations_by_key_and_non_finite_ones_do_not_count() -> None:
     assert overfits(trigger="epoch")
     assert not overfits(trigger="key"), "the last three are then 1.05, 1.2 and 1.2"
     assert overfits([*GOOD[:1], (None, 0.5), *GOOD[2:]])
-    assert not overfits(with_last(1.2, 1.2, None)), "of which the last three are two"
+    assert not overfits(with_last(1.2, 1.2, None)), "only two of the last three count"
 
 
 @pytest.mark.parametrize(("peak", "expected"), [(0, True), (150, True), (151, False)])
-def test_evaluations_count_from_the_peak_of_the_rate_on(peak: int, expected: bool) -> None:
+def test_evaluations_count_from_the_peak_rate_on(peak: int, expected: bool) -> None:
     # The third epoch, of the lowest loss, ends at step 150; five evaluations are left from there on.
     assert overfits(peak=peak) is expected

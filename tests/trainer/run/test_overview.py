@@ -1,4 +1,4 @@
-"""How the runs of a folder stand, and deleting one."""
+"""Overviews of the runs in a folder, and deletion of runs."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ HISTORY = (opened(), started(), steps(1), evaluated(1), steps(101), evaluated(2)
 COMPLETED = Finished(reason="completed", step=1000, epoch=10.0, exit_code=0)
 
 
-def test_a_run_stands_in_the_list_as_on_its_own_screen(tmp_path: Path) -> None:
+def test_the_overview_of_a_run_agrees_with_its_view(tmp_path: Path) -> None:
     run = write_log(tmp_path, "one", *HISTORY)
     view = RunView()
     for record in read_records(run.events):
         apply(view, record)
-    with_lock = RunLock.take(run)
+    lock = RunLock.take(run)
     (overview,) = RunsFolder(tmp_path, clock=lambda: START + 20).refresh()
-    with_lock.release()
+    lock.release()
     assert view.last_evaluation is not None
     assert (overview.state, overview.epoch, overview.epochs) == (view.state, view.epoch, 10)
     assert (overview.last, overview.best) == (view.last_evaluation.accuracy, view.last_evaluation.accuracy)
@@ -44,7 +44,7 @@ def test_a_run_stands_in_the_list_as_on_its_own_screen(tmp_path: Path) -> None:
     assert overview.is_training
 
 
-def test_what_is_logged_later_is_seen_and_read_once(tmp_path: Path) -> None:
+def test_later_events_are_read_once(tmp_path: Path) -> None:
     run = write_log(tmp_path, "one", *HISTORY)
     folder = RunsFolder(tmp_path, clock=lambda: START + 20)
     assert folder.refresh()[0].status == "loading PyTorch"
@@ -55,12 +55,12 @@ def test_what_is_logged_later_is_seen_and_read_once(tmp_path: Path) -> None:
     assert run.events.read_bytes().count(b"\n") == len(HISTORY) + 2
 
 
-def test_a_new_run_under_the_name_of_a_deleted_one_is_another_run(tmp_path: Path) -> None:
+def test_a_new_run_with_the_name_of_a_deleted_one_is_another_run(tmp_path: Path) -> None:
     run = write_log(tmp_path, "one", *HISTORY)
     kept = run.events.with_suffix(".kept")
     folder = RunsFolder(tmp_path, clock=lambda: START + 20)
     assert folder.refresh()[0].epoch == 4
-    run.events.rename(kept)  # still there, so that the new log cannot have its inode
+    run.events.rename(kept)  # kept, so that the new log cannot get its inode
     write_log(tmp_path, "one", opened())
     assert folder.refresh()[0].epoch == 0
 
@@ -73,26 +73,26 @@ def test_a_new_run_under_the_name_of_a_deleted_one_is_another_run(tmp_path: Path
         (None, "lost"),
     ],
 )
-def test_an_ended_run_says_how_it_ended(tmp_path: Path, end: Event | None, status: str) -> None:
+def test_an_ended_run_shows_how_it_ended(tmp_path: Path, end: Event | None, status: str) -> None:
     run = write_log(tmp_path, "one", *HISTORY, *([end] if end else []))
     lock = RunLock.take(run)
-    holder = run.trainer.read_bytes()
+    owner = run.trainer.read_bytes()
     lock.release()
     if end is None:
-        run.trainer.write_bytes(holder)  # as a killed trainer leaves it
+        run.trainer.write_bytes(owner)  # as a killed trainer leaves it
     (overview,) = RunsFolder(tmp_path, clock=lambda: START + 20).refresh()
     assert overview.status == status
     assert not overview.live
 
 
-def test_the_run_that_was_begun_last_comes_first(tmp_path: Path) -> None:
+def test_the_newest_run_comes_first(tmp_path: Path) -> None:
     write_log(tmp_path, "old", *HISTORY)
     write_log(tmp_path, "new", *HISTORY, begun=START + 1000)
     names = [run.run_dir.name for run in RunsFolder(tmp_path, clock=lambda: START).refresh()]
     assert names == ["new", "old"]
 
 
-def test_a_log_of_somebody_else_does_not_hide_the_others(tmp_path: Path) -> None:
+def test_a_foreign_log_does_not_hide_other_runs(tmp_path: Path) -> None:
     write_log(tmp_path, "good", *HISTORY)
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd" / "events.jsonl").write_bytes(b"\xff\x00 no log\n{}\n[1]\n" + b'{"kind":"steps"' + b"\n")
@@ -101,7 +101,7 @@ def test_a_log_of_somebody_else_does_not_hide_the_others(tmp_path: Path) -> None
     assert (by_name["odd"].epoch, by_name["odd"].best, by_name["odd"].state) == (0, None, RunState.LOST)
 
 
-def test_a_log_that_cannot_be_read_hides_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_log_does_not_hide_other_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_log(tmp_path, "good", *HISTORY)
     write_log(tmp_path, "odd", *HISTORY)
     read = LogReader.read
@@ -145,7 +145,7 @@ def test_an_unreadable_owner_s_file_hides_no_other_run(
     assert {run.epoch for run in folder.refresh()} == {4}
 
 
-def test_only_what_has_changed_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_changed_logs_are_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = [write_log(tmp_path, name, *HISTORY, COMPLETED) for name in ("one", "two", "three")]
     for run in runs:
         run.trainer.touch()
@@ -173,7 +173,7 @@ def test_only_what_has_changed_is_read_again(tmp_path: Path, monkeypatch: pytest
     assert not any(run.live for run in folder.refresh())
 
 
-def test_the_newest_is_read_first_and_what_is_known_can_be_shown(tmp_path: Path) -> None:
+def test_the_newest_run_is_read_first_and_results_appear_gradually(tmp_path: Path) -> None:
     for age, name in enumerate(("newest", "middle", "oldest")):
         run = write_log(tmp_path, name, *HISTORY, begun=START - 1000 * age)
         os.utime(run.events, (START - 1000 * age, START - 1000 * age))
@@ -182,7 +182,7 @@ def test_the_newest_is_read_first_and_what_is_known_can_be_shown(tmp_path: Path)
     assert known == [["newest"], ["newest", "middle"], ["newest", "middle", "oldest"]]
 
 
-def test_a_deleted_run_is_gone_and_nothing_else(tmp_path: Path) -> None:
+def test_deleting_a_run_deletes_nothing_else(tmp_path: Path) -> None:
     outside = tmp_path / "precious"
     outside.mkdir()
     (outside / "file").write_text("kept")
@@ -212,9 +212,7 @@ def test_a_link_to_a_run_is_not_deleted(tmp_path: Path) -> None:
     assert link.is_symlink()
 
 
-def test_a_run_that_cannot_be_deleted_whole_is_named_and_not_listed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_partly_deleted_run_is_named_and_not_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
@@ -225,8 +223,8 @@ def test_a_run_that_cannot_be_deleted_whole_is_named_and_not_listed(
     assert list_runs(tmp_path) == []
 
 
-def test_the_best_is_the_one_that_was_chosen(tmp_path: Path) -> None:
-    """By loss another than the one of the highest accuracy: list, dashboard and report then give the same figure."""
+def test_the_best_is_the_chosen_evaluation(tmp_path: Path) -> None:
+    """The best by loss need not have the highest accuracy; list, dashboard and report show the same one."""
     chosen = dataclasses.replace(evaluated(1), accuracy=0.1, loss=0.5, best=True)
     later = dataclasses.replace(evaluated(2), accuracy=0.9, loss=2.0, best=False)
     write_log(tmp_path, "by-loss", opened(), started(), steps(1), chosen, later)

@@ -1,4 +1,4 @@
-"""Many lines folded at once give the view that they give one by one."""
+"""Lines folded in blocks give the same view as one by one."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ LOSSES = st.lists(st.floats(0, 10) | st.just(float("nan")), min_size=0, max_size
 
 @st.composite
 def logged(draw: st.DrawFn) -> list[Event]:
-    """A run's events: most of them steps, now and then left out, thrown back, or with something between them."""
+    """Events of a run: mostly steps, sometimes skipped, rolled back, or with other events between them."""
     events: list[Event] = []
     step = 0
     for kind in draw(st.lists(st.sampled_from("ssssssssmhkelrg"), max_size=40)):
@@ -86,7 +86,7 @@ DAMAGE = [
 
 
 @given(events=logged(), pieces=st.integers(1, 5))
-def test_lines_folded_at_once_are_those_folded_one_by_one(events: list[Event], pieces: int) -> None:
+def test_lines_folded_in_blocks_give_the_view_of_single_lines(events: list[Event], pieces: int) -> None:
     lines = [*START, *lines_of(*events)]
     assert at_once(lines, pieces) == one_by_one(lines)
 
@@ -98,7 +98,7 @@ HEADS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("head", HEADS, ids=repr)
-def test_a_damaged_head_stops_no_replay(head: dict[str, Any]) -> None:
+def test_a_damaged_head_does_not_stop_a_replay(head: dict[str, Any]) -> None:
     lines = [orjson.dumps(orjson.loads(line) | head) for line in START] + lines_of(*(steps(n, 1) for n in range(1, 9)))
     assert at_once(lines) == one_by_one(lines)
 
@@ -113,7 +113,7 @@ def test_damaged_and_repeated_lines_change_nothing_else(events: list[Event], dam
 
 
 @given(events=logged(), cuts=st.tuples(st.integers(0, 45), st.integers(0, 45)))
-def test_lines_of_blocks_that_overlap_count_once(events: list[Event], cuts: tuple[int, int]) -> None:
+def test_lines_in_overlapping_blocks_count_once(events: list[Event], cuts: tuple[int, int]) -> None:
     readable = [event for event in events if not isinstance(event, Steps) or event.loss]
     lines, (begin, end) = [*START, *lines_of(*readable)], sorted(cuts)
     view = RunView()
@@ -124,7 +124,7 @@ def test_lines_of_blocks_that_overlap_count_once(events: list[Event], cuts: tupl
 
 @pytest.mark.parametrize("end", [4, 7])
 @pytest.mark.parametrize("begin", [3, 2, 0])
-def test_steps_of_blocks_that_overlap_are_drawn_once_and_in_order(begin: int, end: int) -> None:
+def test_steps_in_overlapping_blocks_are_folded_once_and_in_order(begin: int, end: int) -> None:
     lines = [*START, *lines_of(*(steps(first, 2) for first in range(1, 13, 2)))]
     view = RunView()
     replay(view, lines[:end])
@@ -134,7 +134,7 @@ def test_steps_of_blocks_that_overlap_are_drawn_once_and_in_order(begin: int, en
 
 
 def test_a_long_history_is_folded_as_columns(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else the two tests above would hold for a fold that takes lines one by one."""
+    """The other tests would also pass if `replay` folded lines one by one."""
     seen = []
     monkeypatch.setattr(replay_module, "apply_steps", lambda view, columns, time: seen.append(len(columns.groups)))
     history = [event for step in range(1, 101) for event in (steps(step, 1), Heartbeat())]
@@ -142,15 +142,10 @@ def test_a_long_history_is_folded_as_columns(monkeypatch: pytest.MonkeyPatch) ->
     assert seen == [100, 2]
 
 
-def test_steps_of_the_first_version_of_the_log_are_read() -> None:
+def test_steps_of_log_version_1_are_read() -> None:
     numbers = {
-        "first_step": 1,
-        "loss": [1.5, None],
-        "accuracy": [0.5, 0.25],
-        "lr": [0.1, 0.1],
-        "images": 16,
-        "seconds": 1.0,
-    }
+        "first_step": 1, "loss": [1.5, None], "accuracy": [0.5, 0.25], "lr": [0.1, 0.1], "images": 16, "seconds": 1.0,
+    }  # fmt: skip
     line = {"seq": 2, "time": 3.0, "kind": "steps", "budget": {}, "skipped": []} | numbers
     view = at_once([*START, orjson.dumps(line), orjson.dumps(line | {"seq": 3, "first_step": 3})])
     assert (view.step, view.nonfinite_steps, view.seq) == (4, 2, 3)

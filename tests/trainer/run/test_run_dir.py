@@ -1,3 +1,5 @@
+"""Run directories: names, locks, and the table of results."""
+
 from __future__ import annotations
 
 import csv
@@ -26,7 +28,7 @@ def test_a_run_is_private_and_never_overwritten(tmp_path: Path) -> None:
     assert stat.S_IMODE(runs[0].path.stat().st_mode) == 0o700
 
 
-def test_a_folder_that_is_no_folder_is_explained(tmp_path: Path) -> None:
+def test_a_file_as_runs_folder_is_explained(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="choose another folder with --runs-dir"):
         create_run(tmp_path / "file" / "runs", "r")
@@ -46,7 +48,7 @@ def test_a_run_has_one_writer_at_a_time(tmp_path: Path) -> None:
     RunLock.take(run).release()
 
 
-def test_a_run_that_has_ended_says_that_only_its_screen_is_open(tmp_path: Path) -> None:
+def test_the_refusal_of_an_ended_run_names_its_open_dashboard(tmp_path: Path) -> None:
     run = create_run(tmp_path, "r")
     lock = RunLock.take(run)
     before = read_owner(run) or {}
@@ -60,7 +62,7 @@ def test_a_run_that_has_ended_says_that_only_its_screen_is_open(tmp_path: Path) 
     assert read_owner(run) is None
 
 
-def test_a_full_disk_leaves_the_holder_s_name_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_the_owner_file_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = create_run(tmp_path, "a")
     lock = RunLock.take(run)
     lock.publish_facts(socket="/tmp/one.sock")
@@ -78,7 +80,7 @@ def test_a_full_disk_leaves_the_holder_s_name_as_it_was(tmp_path: Path, monkeypa
     assert run.trainer.read_bytes() == b""
 
 
-def test_a_dead_writer_leaves_no_lock(tmp_path: Path) -> None:
+def test_a_killed_owner_leaves_no_lock(tmp_path: Path) -> None:
     run = create_run(tmp_path, "r")
     code = (
         "import os, sys; from pathlib import Path; from trainer.run.folder.lock import RunLock;"
@@ -113,27 +115,13 @@ def test_results_keep_all_columns_and_drop_an_abandoned_future(tmp_path: Path) -
     def ended(epoch: int) -> EpochEnded:
         return EpochEnded(epoch=epoch, step=epoch * 10, train_loss=1.0, train_accuracy=0.5, lr=0.1, seconds=1.0)
 
-    def measured(epoch: float, trigger: str = "epoch") -> Evaluated:
+    def evaluated(epoch: float, trigger: str = "epoch") -> Evaluated:
         return Evaluated(
-            split="test",
-            epoch=epoch,
-            step=round(epoch * 10),
-            loss=0.5,
-            accuracy=0.75,
-            correct=[],
-            counts=[],
-            trigger=trigger,
-        )
+            split="test", epoch=epoch, step=round(epoch * 10), loss=0.5, accuracy=0.75, correct=[], counts=[], trigger=trigger
+        )  # fmt: skip
 
-    events = [
-        ended(1),
-        measured(1),
-        measured(1.5, "key"),
-        ended(2),
-        measured(2),
-        Resumed(step=10, epoch=1, checkpoint="c", lr_edits=[]),
-        ended(2),
-    ]
+    resumed = Resumed(step=10, epoch=1, checkpoint="c", lr_edits=[])
+    events = [ended(1), evaluated(1), evaluated(1.5, "key"), ended(2), evaluated(2), resumed, ended(2)]
     for seq, event in enumerate(events):
         table.observe(Record(seq=seq, time=float(seq), event=event))
     lines = (tmp_path / "results.csv").read_text().splitlines()
@@ -143,18 +131,14 @@ def test_results_keep_all_columns_and_drop_an_abandoned_future(tmp_path: Path) -
     assert len(lines) == 3
 
 
-def test_the_time_of_results_is_that_of_training_whatever_the_clock_does(tmp_path: Path) -> None:
+def test_the_time_in_the_results_ignores_jumps_of_the_clock(tmp_path: Path) -> None:
     table = ResultsCsv(RunDir(tmp_path))
     opened = Opened(run="a", directory="a", pid=1, host="h", resume=False, config={})
     ended = EpochEnded(epoch=1, step=10, train_loss=1.0, train_accuracy=0.5, lr=0.1, seconds=1.0)
     day = 86_400.0
     moments: list[tuple[float, Event]] = [
-        (100.0, opened),
-        (110.0, Heartbeat()),
-        (110.0 + day, Heartbeat()),
-        (120.0 + day, Heartbeat()),
-        (5.0, ended),
-    ]
+        (100.0, opened), (110.0, Heartbeat()), (110.0 + day, Heartbeat()), (120.0 + day, Heartbeat()), (5.0, ended),
+    ]  # fmt: skip
     moments += [(9 * day, opened), (9 * day + 7.0, dataclasses.replace(ended, epoch=2, step=20))]
     for seq, (at, event) in enumerate(moments):
         table.observe(Record(seq=seq, time=at, event=event))

@@ -1,3 +1,5 @@
+"""The view of a run: the fold of its events."""
+
 from __future__ import annotations
 
 import math
@@ -51,16 +53,9 @@ def steps(first: int, losses: list[float | None], seconds: float = 1.0) -> Steps
 
 def evaluated(step: int, accuracy: float, *, best: bool = False, split: str = "test") -> Evaluated:
     return Evaluated(
-        split=split,
-        epoch=step / 10,
-        step=step,
-        loss=1.0,
-        accuracy=accuracy,
-        correct=[5, 5],
-        counts=[10, 10],
-        best=best,
+        split=split, epoch=step / 10, step=step, loss=1.0, accuracy=accuracy, correct=[5, 5], counts=[10, 10], best=best,
         seconds=2.0,
-    )
+    )  # fmt: skip
 
 
 def fold(*events: Event, start: int = 0) -> RunView:
@@ -70,14 +65,14 @@ def fold(*events: Event, start: int = 0) -> RunView:
     return view
 
 
-def test_records_that_were_seen_are_ignored() -> None:
+def test_repeated_records_are_ignored() -> None:
     view = fold(opened(), started(), steps(1, [1.0, 0.9]))
     apply(view, Record(seq=2, time=500.0, event=steps(1, [1.0, 0.9])))
     assert list(view.train_loss.x) == [1.0, 2.0]
     assert view.last_time == 102.0
 
 
-def test_a_resume_drops_the_abandoned_future_and_doubles_nothing() -> None:
+def test_a_resume_drops_the_abandoned_steps_and_duplicates_nothing() -> None:
     interrupted = fold(
         opened(), started(), steps(1, [1.0, 0.9, 0.8]), evaluated(2, 0.5, best=True), LrEdited(step=2, factor=0.5, lr=0.05),
         steps(4, [0.7, 0.6]), evaluated(5, 0.9, best=True), opened(resume=True), started(),
@@ -93,15 +88,15 @@ def test_a_resume_drops_the_abandoned_future_and_doubles_nothing() -> None:
     assert [mark.kind for mark in interrupted.marks] == ["lr", "resume"]
 
 
-def test_an_evaluation_at_the_step_of_the_seam_stands_there_once() -> None:
-    seam = (opened(resume=True), started(), Resumed(step=2, epoch=0, checkpoint="c", lr_edits=[]))
-    view = fold(opened(), started(), steps(1, [1.0, 0.9]), evaluated(2, 0.5), *seam, evaluated(2, 0.6))
+def test_an_evaluation_at_the_step_of_a_resume_counts_once() -> None:
+    resume = (opened(resume=True), started(), Resumed(step=2, epoch=0, checkpoint="c", lr_edits=[]))
+    view = fold(opened(), started(), steps(1, [1.0, 0.9]), evaluated(2, 0.5), *resume, evaluated(2, 0.6))
     assert [event.accuracy for event in view.evaluations] == [0.6]
     assert list(view.eval_accuracy["test"].y) == [0.6]
     assert list(view.eval_loss["test"].x) == [2.0]
 
 
-def test_an_edit_after_the_checkpoint_of_the_same_step_is_gone_after_a_resume() -> None:
+def test_a_resume_drops_an_edit_made_after_its_checkpoint() -> None:
     view = fold(
         opened(), started(), steps(1, [1.0, 0.9]), LrEdited(step=2, factor=0.5, lr=0.05), opened(resume=True), started(),
         Resumed(step=2, epoch=0, checkpoint="c", lr_edits=[]),
@@ -110,7 +105,7 @@ def test_an_edit_after_the_checkpoint_of_the_same_step_is_gone_after_a_resume() 
     assert [mark.kind for mark in view.marks] == ["resume"]
 
 
-def test_nan_is_kept_counted_and_left_out_of_the_mean() -> None:
+def test_nan_is_kept_and_counted_but_not_averaged() -> None:
     view = fold(opened(), started(), steps(1, [1.0, None, 1.0]))
     assert math.isnan(view.train_loss.y[1])
     assert view.nonfinite_steps == 1
@@ -125,20 +120,20 @@ def test_the_running_mean_is_debiased() -> None:
     assert view.smoothed_loss[0.98].last == pytest.approx(mean / weight)
 
 
-def test_eta_counts_steps_and_evaluations_and_no_pauses() -> None:
+def test_eta_includes_evaluations() -> None:
     view = fold(opened(), started(), steps(1, [1.0] * 10, seconds=5.0), evaluated(10, 0.5))
     assert view.images_per_s == pytest.approx(16.0)
     assert view.eta_s == pytest.approx(10 * 0.5 + 1 * 2.0)
 
 
-def test_eta_goes_by_the_pixels_that_are_still_to_come() -> None:
+def test_eta_depends_on_the_remaining_pixels() -> None:
     data = {"image_size": 32, "progressive": [[16, 1]]}
     small = Opened(run="r", directory="runs/r", pid=1, host="h", resume=False, config={"data": data})
     view = fold(small, started(), steps(1, [1.0] * 4, seconds=2.0))
     assert view.eta_s == pytest.approx((6 + 10 * 4) * 0.5), "the second epoch has four times the pixels"
     apply(view, Record(seq=9, time=200.0, event=steps(5, [1.0] * 6, seconds=3.0)))
     apply(view, Record(seq=10, time=201.0, event=steps(11, [1.0] * 2, seconds=4.0)))
-    assert view.eta_s == pytest.approx(8 * 2.0), "steps of the smaller images say nothing any more"
+    assert view.eta_s == pytest.approx(8 * 2.0), "steps of the smaller images no longer count"
 
 
 def test_an_epoch_lasts_until_its_evaluation_is_over() -> None:
@@ -160,15 +155,15 @@ def test_a_silent_run_is_lost_and_a_finished_one_is_not() -> None:
     assert view.state_seen(Presence.GONE, 10_000.0) is RunState.FINISHED
 
 
-def test_where_the_trainer_can_be_seen_its_silence_says_nothing() -> None:
+def test_a_run_with_a_known_process_is_not_judged_by_its_silence() -> None:
     view = fold(opened(), started(), StateChanged(state="training"), steps(1, [1.0]))
     assert view.state_seen(Presence.THERE, 10_000.0) is RunState.TRAINING
     assert view.state_seen(Presence.GONE, 0.0) is RunState.LOST
 
 
-def test_an_edit_shows_in_what_is_to_come() -> None:
+def test_an_edit_changes_the_planned_rate() -> None:
     view = fold(opened(), started(), LrEdited(step=10, factor=0.5, lr=0.1))
-    assert view.planned_lr() == ([1.0, 10.0, 11.0, 20.0], [0.1, 0.2, 0.1, 0.0]), "from the step after the tenth on"
+    assert view.planned_lr() == ([1.0, 10.0, 11.0, 20.0], [0.1, 0.2, 0.1, 0.0]), "from step 11 on"
 
 
 def test_panes_follow_the_selection_split() -> None:
@@ -182,7 +177,7 @@ def test_panes_follow_the_selection_split() -> None:
     assert view.previous_evaluation.step == 10
 
 
-def test_every_event_that_a_user_should_see_becomes_a_note() -> None:
+def test_events_for_the_user_become_notes() -> None:
     view = fold(
         opened(), started(skipped_images=3), CheckpointFailed(step=3, error="disk full"), ExportFailed(error="no"),
         Acknowledged(command_id="x", command="evaluate", ok=False, message="busy"), Gap(dropped_events=4),
@@ -193,7 +188,7 @@ def test_every_event_that_a_user_should_see_becomes_a_note() -> None:
         assert part in text
 
 
-def test_what_could_not_be_written_is_a_state_until_it_can_be() -> None:
+def test_failed_writes_are_a_state_until_they_succeed() -> None:
     path = "checkpoints/step-00000005.safetensors"
     saved = CheckpointSaved(step=5, path=path, size_bytes=1, sha256="", pinned=False, best=False, seconds=1.0)
     view, since = fold(opened(), started()), []
@@ -208,7 +203,7 @@ def test_what_could_not_be_written_is_a_state_until_it_can_be() -> None:
     assert since == [(10.0, None), (10.0, 11.0), (10.0, 11.0), (10.0, None), (None, None)]
 
 
-def test_regular_saves_stand_in_one_line_and_those_asked_for_in_their_own() -> None:
+def test_regular_saves_share_a_note_and_pinned_or_best_ones_have_their_own() -> None:
     def saved(step: int, *, pinned: bool = False, best: bool = False) -> CheckpointSaved:
         return CheckpointSaved(
             step=step, path=f"checkpoints/step-{step:08d}.safetensors", size_bytes=89_500_000, sha256="", pinned=pinned,
@@ -227,7 +222,7 @@ def test_regular_saves_stand_in_one_line_and_those_asked_for_in_their_own() -> N
     assert len(view.checkpoints) == 7
 
 
-def test_a_record_with_the_wrong_content_is_counted_and_passed_over() -> None:
+def test_an_invalid_record_is_counted_and_skipped() -> None:
     events = (
         opened(), started(), StateChanged(state="levitating"),
         Steps(first_step=1, loss=[1.0, 0.9], accuracy=[0.5], lr=[], images=1, seconds=1.0), Warned(message="after"),

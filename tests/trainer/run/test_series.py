@@ -1,4 +1,4 @@
-"""Series, their running means, and the window that speed is measured over."""
+"""Series, their running means, and the window of the speed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def series_of(values: list[float]) -> Series:
 
 
 @given(values=st.lists(VALUES, max_size=300), cuts=st.lists(st.integers(0, 300), max_size=5))
-def test_a_running_mean_is_the_same_in_whatever_pieces_the_points_come(values: list[float], cuts: list[int]) -> None:
+def test_a_running_mean_does_not_depend_on_the_pieces_of_its_points(values: list[float], cuts: list[int]) -> None:
     grown, parts = Series(), [0, *sorted(cut for cut in cuts if cut < len(values)), len(values)]
     mean = Smoothed(grown, 0.5)
     for begin, end in pairwise(parts):
@@ -43,14 +43,14 @@ def test_a_running_mean_is_the_weighted_mean_of_the_finite_values(values: list[f
     assert mean == pytest.approx(expected, rel=1e-9, abs=1e-6, nan_ok=True)
 
 
-def test_a_long_history_is_averaged_in_chunks_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_averaging_in_chunks_gives_the_same_mean(monkeypatch: pytest.MonkeyPatch) -> None:
     values = [math.sin(n) if n % 1000 else math.nan for n in range(3000)]
     whole = Smoothed(series_of(values), 0.9).y
     monkeypatch.setattr(series_module, "_CHUNK", 7)
     assert Smoothed(series_of(values), 0.9).y.tobytes() == whole.tobytes()
 
 
-def test_a_running_mean_begins_again_when_points_were_dropped() -> None:
+def test_a_running_mean_restarts_after_points_were_dropped() -> None:
     series = series_of([1.0, 2.0, 3.0])
     mean = Smoothed(series, 0.9)
     assert len(mean.y) == 3
@@ -68,4 +68,4 @@ def test_speed_is_that_of_the_last_half_minute() -> None:
     assert window.images_per_s == pytest.approx(50.0)
     assert window.step_s == pytest.approx(1.0)
     window.add([(1, 8, 100.0)])
-    assert window.images_per_s == pytest.approx(508 / 110), "the two newest stay, however long they took"
+    assert window.images_per_s == pytest.approx(508 / 110), "the two newest are kept, however long they took"

@@ -1,4 +1,4 @@
-"""Steering a trainer from other processes: what passes, what is refused, and that no client can harm it."""
+"""Commands to a trainer from other processes: accepted and refused ones, and robustness against clients."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def server(commands: CommandQueue) -> Iterator[ControlServer]:
 
 @pytest.fixture
 def run_dir(tmp_path: Path, server: ControlServer) -> Iterator[RunDir]:
-    """A live run whose trainer listens."""
+    """A live run whose trainer accepts commands."""
     run_dir = create_run(tmp_path, "demo")
     lock = RunLock.take(run_dir)
     lock.publish_facts(socket=str(server.path))
@@ -62,7 +62,7 @@ def connected(server: ControlServer) -> socket.socket:
 
 
 def acknowledgement(server: ControlServer, data: bytes) -> str:
-    """Why the server closed the connection over `data`."""
+    """The reason with which the server closes the connection after `data`."""
     with connected(server) as client:
         client.sendall(data)
         answer = client.recv(4096)
@@ -80,7 +80,7 @@ def acknowledgement(server: ControlServer, data: bytes) -> str:
     ],
     ids=lambda command: command.name,
 )  # fmt: skip
-def test_every_command_arrives_as_it_was_sent(run_dir: RunDir, commands: CommandQueue, command: Command) -> None:
+def test_every_command_arrives_unchanged(run_dir: RunDir, commands: CommandQueue, command: Command) -> None:
     control = SocketControl(run_dir)
     assert control.can_control
     control.send(command)
@@ -88,7 +88,7 @@ def test_every_command_arrives_as_it_was_sent(run_dir: RunDir, commands: Command
     control.close()
 
 
-def test_a_signal_of_another_process_is_not_passed_on() -> None:
+def test_a_stop_of_another_process_carries_no_signal_or_exit_code() -> None:
     assert decode_command(encode_command(cmd.Stop(reason="SIGTERM", exit_code=143, command_id="0" * 12))) == cmd.Stop(
         command_id="0" * 12
     )
@@ -122,12 +122,12 @@ def test_a_signal_of_another_process_is_not_passed_on() -> None:
         (b" " * (LONGEST_LINE + 1), "at most"),
     ],
 )
-def test_what_is_not_exactly_a_command_is_refused(line: bytes, reason: str) -> None:
+def test_anything_but_a_valid_command_is_refused(line: bytes, reason: str) -> None:
     with pytest.raises(ValueError, match=f"(?i){reason}"):
         decode_command(line)
 
 
-def test_a_refused_client_is_told_why_and_others_go_on(
+def test_a_refused_client_receives_the_reason_and_others_are_not_affected(
     run_dir: RunDir, server: ControlServer, commands: CommandQueue
 ) -> None:
     control = SocketControl(run_dir)
@@ -142,16 +142,14 @@ def test_a_refused_client_is_told_why_and_others_go_on(
     control.close()
 
 
-def test_commands_do_not_pile_up_before_a_trainer_that_takes_none(
-    server: ControlServer, commands: CommandQueue
-) -> None:
+def test_the_number_of_waiting_commands_is_limited(server: ControlServer, commands: CommandQueue) -> None:
     for _ in range(MOST_WAITING):
         commands.send(cmd.Evaluate())
     assert "too many" in acknowledgement(server, encode_command(cmd.Pause()))
     assert commands.waiting == MOST_WAITING
 
 
-def test_half_a_line_is_completed_by_what_comes_later(server: ControlServer, commands: CommandQueue) -> None:
+def test_a_command_may_arrive_in_pieces(server: ControlServer, commands: CommandQueue) -> None:
     pause, stop = cmd.Pause(), cmd.Stop()
     data = encode_command(pause) + encode_command(stop)
     with connected(server) as client:
@@ -161,12 +159,12 @@ def test_half_a_line_is_completed_by_what_comes_later(server: ControlServer, com
         assert [commands.take(timeout=10), commands.take(timeout=10)] == [pause, stop]
 
 
-def test_more_clients_than_there_is_room_for_are_told_so(run_dir: RunDir, server: ControlServer) -> None:
+def test_the_number_of_clients_is_limited(run_dir: RunDir, server: ControlServer) -> None:
     clients = [connected(server) for _ in range(MOST_CLIENTS)]
     with connected(server) as one_more:
         assert b"too many terminals are attached" in one_more.recv(4096)
     control = SocketControl(run_dir)
-    wait_for(lambda: control.refresh() or not control.can_control, "that the one too many is refused")  # type: ignore[func-returns-value]
+    wait_for(lambda: control.refresh() or not control.can_control, "the refusal of the additional client")  # type: ignore[func-returns-value]
     for _ in range(3):
         assert control.hint == f"read-only: too many terminals are attached; the limit is {MOST_CLIENTS}"
         with pytest.raises(UndeliverableError, match="pause: refused: too many terminals are attached"):
@@ -174,14 +172,14 @@ def test_more_clients_than_there_is_room_for_are_told_so(run_dir: RunDir, server
         control.refresh()
     for client in clients:
         client.close()
-    wait_for(lambda: control.refresh() or control.can_control, "that there is room")  # type: ignore[func-returns-value]
+    wait_for(lambda: control.refresh() or control.can_control, "a free place")  # type: ignore[func-returns-value]
     assert (control.hint, control.refusal) == ("attached", "")
     control.close()
-    wait_for(lambda: not server._clients, "that all have left")
+    wait_for(lambda: not server._clients, "the disconnects")
     with connected(server) as client:
         client.settimeout(0.2)
         with pytest.raises(TimeoutError):
-            client.recv(1)  # nothing is said to a client that is welcome
+            client.recv(1)  # an accepted client receives nothing
 
 
 @pytest.mark.parametrize("uid", [os.getuid() + 1, 65_534, 0 if os.getuid() else 1, -1])
@@ -196,19 +194,17 @@ def test_another_user_is_refused(
     assert commands.waiting == 0
 
 
-def test_a_kernel_that_does_not_name_the_user_is_taken_for_no_user() -> None:
+def test_the_user_of_a_closed_socket_is_unknown() -> None:
     closed, other = socket.socketpair()
     with other:
         closed.close()
         assert control_socket._peer_uid(closed) == -1
 
 
-def test_the_kernel_names_the_user_at_the_other_end() -> None:
-    import os
-
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        assert control_socket._peer_uid(ours) == os.getuid()
+def test_the_user_at_the_other_end_is_known() -> None:
+    near, far = socket.socketpair()
+    with near, far:
+        assert control_socket._peer_uid(near) == os.getuid()
 
 
 def test_the_folder_of_sockets_must_be_private(tmp_path: Path) -> None:
@@ -239,7 +235,7 @@ def test_sockets_of_killed_trainers_are_removed_and_those_of_live_ones_kept(
     assert not other.path.exists()
 
 
-def test_a_socket_that_its_trainer_never_finished_is_removed_after_a_while(commands: CommandQueue) -> None:
+def test_an_old_unfinished_socket_is_removed(commands: CommandQueue) -> None:
     young, old = (private_folder() / f"{os.urandom(8).hex()}.new" for _ in range(2))
     for path in (young, old):
         path.touch()
@@ -251,7 +247,7 @@ def test_a_socket_that_its_trainer_never_finished_is_removed_after_a_while(comma
         young.unlink()
 
 
-def test_a_name_that_is_taken_leaves_nothing_open(commands: CommandQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_bind_leaves_nothing_open(commands: CommandQueue, monkeypatch: pytest.MonkeyPatch) -> None:
     taken = private_folder() / f"{bytes(8).hex()}.new"
     taken.touch()
     monkeypatch.setattr("trainer.run.control.server.os.urandom", bytes)
@@ -262,14 +258,14 @@ def test_a_name_that_is_taken_leaves_nothing_open(commands: CommandQueue, monkey
     assert not taken.exists()
 
 
-def test_blank_lines_count_as_any_others(server: ControlServer) -> None:
+def test_blank_lines_count_as_commands(server: ControlServer) -> None:
     assert "commands per second" in acknowledgement(server, b"\n" * (MOST_PER_SECOND + 1))
 
 
-def test_a_trainer_that_ends_is_noticed_and_its_successor_found(run_dir: RunDir, commands: CommandQueue) -> None:
+def test_a_client_reconnects_to_the_trainer_of_a_resumed_run(run_dir: RunDir, commands: CommandQueue) -> None:
     control = SocketControl(run_dir)
     assert control.can_control
-    # The trainer is gone, and another one has resumed the run.
+    # The trainer has ended, and another one has resumed the run.
     first = control._connection
     assert first is not None
     first.shutdown(socket.SHUT_RDWR)
@@ -280,16 +276,16 @@ def test_a_trainer_that_ends_is_noticed_and_its_successor_found(run_dir: RunDir,
     control.close()
 
 
-def test_a_killed_trainer_is_known_to_be_gone(tmp_path: Path, server: ControlServer) -> None:
+def test_a_killed_trainer_is_recognised(tmp_path: Path, server: ControlServer) -> None:
     run_dir = create_run(tmp_path, "demo")
     lock = RunLock.take(run_dir)
     lock.publish_facts(socket=str(server.path))
     control = SocketControl(run_dir)
     assert (control.can_control, control.presence) == (True, Presence.THERE)
     server.close()
-    holder = run_dir.trainer.read_bytes()
+    owner = run_dir.trainer.read_bytes()
     lock.release()
-    run_dir.trainer.write_bytes(holder)  # a killed one does not empty it
+    run_dir.trainer.write_bytes(owner)  # a killed trainer does not empty it
     control.refresh()
     assert (control.can_control, control.presence) == (False, Presence.GONE)
     assert "r18-tui --resume" in control.refusal
@@ -298,7 +294,7 @@ def test_a_killed_trainer_is_known_to_be_gone(tmp_path: Path, server: ControlSer
 
 
 @pytest.mark.parametrize(
-    ("holder", "reason"),
+    ("owner", "reason"),
     [
         ({"host": "gpu-box-7", "boot_id": "another"}, "it runs on gpu-box-7"),
         ({"boot_id": "another"}, "it runs on"),
@@ -307,12 +303,12 @@ def test_a_killed_trainer_is_known_to_be_gone(tmp_path: Path, server: ControlSer
         ({"socket": None}, "accepts no commands"),
     ],
 )
-def test_a_trainer_that_cannot_be_reached_is_only_watched(
-    tmp_path: Path, server: ControlServer, holder: dict[str, object], reason: str
+def test_an_unreachable_trainer_is_read_only(
+    tmp_path: Path, server: ControlServer, owner: dict[str, object], reason: str
 ) -> None:
     run_dir = create_run(tmp_path, "demo")
     lock = RunLock.take(run_dir)
-    lock.publish_facts(**({"socket": str(server.path)} | holder))
+    lock.publish_facts(**({"socket": str(server.path)} | owner))
     control = SocketControl(run_dir)
     assert not control.can_control
     assert control.presence is Presence.THERE
@@ -320,9 +316,7 @@ def test_a_trainer_that_cannot_be_reached_is_only_watched(
     lock.release()
 
 
-def test_a_machine_that_was_given_another_name_meanwhile_is_still_the_same(
-    tmp_path: Path, server: ControlServer
-) -> None:
+def test_a_renamed_machine_is_recognised_by_its_boot_id(tmp_path: Path, server: ControlServer) -> None:
     run_dir = create_run(tmp_path, "demo")
     lock = RunLock.take(run_dir)
     lock.publish_facts(socket=str(server.path), host="its-old-name")
@@ -332,18 +326,18 @@ def test_a_machine_that_was_given_another_name_meanwhile_is_still_the_same(
     lock.release()
 
 
-def test_a_socket_whose_file_is_deleted_is_made_anew_and_its_clients_stay(
+def test_a_deleted_socket_is_created_again_and_its_clients_stay(
     commands: CommandQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(control_socket, "_LOOK_S", 0.05)
     server = ControlServer(commands)
     try:
         with connected(server) as before:
-            for instead in (None, "not a socket"):
+            for replacement in (None, "not a socket"):
                 server.path.unlink()
-                if instead:
-                    server.path.write_text(instead)
-                wait_for(server.path.is_socket, "the socket's name")
+                if replacement:
+                    server.path.write_text(replacement)
+                wait_for(server.path.is_socket, "the socket")
                 with connected(server) as client:
                     client.sendall(encode_command(cmd.Pause()))
                     wait_for(lambda: isinstance(commands.take(), cmd.Pause), "a command of a new client")

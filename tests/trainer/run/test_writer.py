@@ -1,3 +1,5 @@
+"""Writing and reading the event log."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -27,7 +29,7 @@ def steps(first: int, count: int = 1) -> Steps:
     return Steps(first_step=first, loss=[1.0] * count, accuracy=[0.5] * count, lr=[0.1] * count, images=8, seconds=0.1)
 
 
-def test_a_line_reads_back_as_it_was_written(tmp_path: Path) -> None:
+def test_written_lines_are_read_back(tmp_path: Path) -> None:
     log = EventLog(tmp_path / "events.jsonl", clock=lambda: 12.5)
     written = [log.publish(event) for event in (Warned(message="a\nb"), steps(1, 3), Heartbeat())]
     log.close()
@@ -35,7 +37,7 @@ def test_a_line_reads_back_as_it_was_written(tmp_path: Path) -> None:
     assert [record.seq for record in written] == [0, 1, 2]
 
 
-def test_a_number_that_is_not_finite_survives_as_null() -> None:
+def test_non_finite_numbers_become_null() -> None:
     record = decode(encode(Record(seq=0, time=0.0, event=Steps(
         first_step=1, loss=[float("nan"), float("inf"), 1.0], accuracy=[0.0] * 3, lr=[0.1] * 3, images=3, seconds=1.0
     ))))  # fmt: skip
@@ -44,7 +46,7 @@ def test_a_number_that_is_not_finite_survives_as_null() -> None:
     assert record.event.loss == [None, None, 1.0]
 
 
-def test_a_file_name_of_any_bytes_is_written_out(tmp_path: Path) -> None:
+def test_file_names_of_any_bytes_are_escaped(tmp_path: Path) -> None:
     name = os.fsdecode(b"caf\xe9.png")
     record = decode(encode(Record(seq=0, time=0.0, event=Warned(message=f"{name}: left out"))))
     assert record is not None
@@ -55,7 +57,7 @@ def test_a_file_name_of_any_bytes_is_written_out(tmp_path: Path) -> None:
     assert isinstance(readings and readings.event, Opened)
 
 
-def test_the_tee_carries_the_very_bytes_of_the_file(tmp_path: Path) -> None:
+def test_the_tee_has_the_same_bytes_as_the_file(tmp_path: Path) -> None:
     log = EventLog(tmp_path / "events.jsonl")
     tee = log.tee()
     for number in range(200):
@@ -64,7 +66,7 @@ def test_the_tee_carries_the_very_bytes_of_the_file(tmp_path: Path) -> None:
     assert b"".join(tee.read()) == (tmp_path / "events.jsonl").read_bytes()
 
 
-def test_a_torn_tail_never_swallows_the_next_event(tmp_path: Path) -> None:
+def test_a_truncated_last_line_does_not_affect_the_next_event(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     log = EventLog(path)
     log.publish(Warned(message="before"))
@@ -80,7 +82,7 @@ def test_a_torn_tail_never_swallows_the_next_event(tmp_path: Path) -> None:
     assert after.seq == 1
 
 
-def test_a_follower_sees_whole_lines_only(tmp_path: Path) -> None:
+def test_a_follower_sees_only_complete_lines(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     line = encode(Record(seq=0, time=1.0, event=Warned(message="hello")))
     follower = LogReader(path)
@@ -92,7 +94,7 @@ def test_a_follower_sees_whole_lines_only(tmp_path: Path) -> None:
     assert list(follower.records()) == []
 
 
-def test_what_is_empty_is_not_written_and_what_only_looks_so_is() -> None:
+def test_empty_fields_are_omitted_only_if_they_are_defaults() -> None:
     def reads_back(event: Event) -> bytes:
         line = encode(Record(seq=1, time=2.0, event=event))
         record = decode(line)
@@ -110,7 +112,7 @@ def test_what_is_empty_is_not_written_and_what_only_looks_so_is() -> None:
     )))  # fmt: skip
 
 
-def test_a_long_log_comes_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_log_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trainer.run.log.reader._READ_BYTES", 64)
     path = tmp_path / "events.jsonl"
     lines = [encode(Record(seq=n, time=1.0, event=Warned(message="m" * n))) for n in range(300)]
@@ -126,7 +128,7 @@ def test_a_long_log_comes_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     "tail", [b"", b'{"seq":7,"ti', b"x" * 3_000_000 + b"\n", b'{"seq":41,"time":1,"kind":"hologram"}\n']
 )
-def test_a_writer_goes_on_with_the_next_number(tmp_path: Path, tail: bytes) -> None:
+def test_a_writer_continues_with_the_next_number(tmp_path: Path, tail: bytes) -> None:
     path = tmp_path / "events.jsonl"
     path.write_bytes(b"".join(encode(Record(seq=n, time=1.0, event=steps(n))) for n in range(40)) + tail)
     log = EventLog(path, clock=lambda: 12.5)
@@ -136,7 +138,7 @@ def test_a_writer_goes_on_with_the_next_number(tmp_path: Path, tail: bytes) -> N
     assert list(read_records(path))[-1] == after
 
 
-def test_kinds_and_fields_of_the_future_are_ignored() -> None:
+def test_unknown_kinds_and_fields_are_ignored() -> None:
     assert decode(b'{"seq":1,"time":2.0,"kind":"hologram","x":1}\n') is None
     record = decode(b'{"seq":1,"time":2.0,"kind":"warning","message":"m","new_field":3}\n')
     assert record is not None
@@ -149,13 +151,13 @@ def test_any_bytes_are_a_record_or_nothing(line: bytes) -> None:
     assert result is None or isinstance(result, Record)
 
 
-def test_every_kind_has_a_name_of_its_own() -> None:
+def test_every_kind_has_its_own_name() -> None:
     kinds = event_kinds()
     assert "" not in kinds
     assert len(kinds) == len(set(kinds.values())) >= 18
 
 
-def test_a_full_disk_is_an_event_in_memory_and_nothing_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_in_memory_and_nothing_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "events.jsonl"
     full = threading.Event()
     full.set()
@@ -182,11 +184,11 @@ def test_a_full_disk_is_an_event_in_memory_and_nothing_is_lost(tmp_path: Path, m
     log.close()
     kept, recovered = (record.event for record in read_records(path))
     assert kept == Warned(message="kept")
-    assert isinstance(recovered, LogRecovered), "for those who read the file"
+    assert isinstance(recovered, LogRecovered), "also for readers of the file"
     assert recovered.seconds > 0
 
 
-def test_step_arrays_give_way_before_durable_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_step_arrays_are_dropped_before_durable_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     blocked = threading.Event()
     write = os.write
 
@@ -215,10 +217,10 @@ def test_step_arrays_give_way_before_durable_events(tmp_path: Path, monkeypatch:
     gaps = [e.dropped_events for e in events if isinstance(e, Gap)]
     assert 0 < len(kept) < 500
     assert sum(gaps) == 500 - len(kept)
-    assert kept[-1].first_step == 499, "the newest steps are the ones to keep"
+    assert kept[-1].first_step == 499, "the newest steps are kept"
 
 
-def test_a_reader_that_falls_far_behind_goes_on_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reader_that_falls_behind_continues_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trainer.run.log.writer.TEE_LIMIT_BYTES", 10_000)
     log = EventLog(tmp_path / "events.jsonl")
     log.publish(Warned(message="before"))
@@ -238,7 +240,7 @@ def test_a_reader_that_falls_far_behind_goes_on_with_the_file(tmp_path: Path, mo
     for number in range(2, 500):
         log.publish(steps(number))
     log.sync()
-    assert not source._tee.read(), "nothing is kept for a reader that does not read"
+    assert not source._tee.read(), "nothing is buffered for a slow reader"
     fold()
     assert view.seq == 499
     log.publish(Warned(message="after"))
@@ -248,7 +250,7 @@ def test_a_reader_that_falls_far_behind_goes_on_with_the_file(tmp_path: Path, mo
     assert len(late.read()) == 501
 
 
-def test_a_log_that_has_gone_is_an_error_and_one_that_is_not_there_yet_is_none(tmp_path: Path) -> None:
+def test_a_deleted_log_is_an_error_and_a_missing_one_is_empty(tmp_path: Path) -> None:
     follower = LogReader(tmp_path / "events.jsonl")
     assert follower.read() == []
     log = EventLog(tmp_path / "events.jsonl")

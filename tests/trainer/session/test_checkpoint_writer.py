@@ -1,4 +1,4 @@
-"""The thread that writes checkpoints: the log before them, room for them, and what was asked of a state that waits."""
+"""The thread that writes checkpoints: order with the log, free space, and requests for a waiting state."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Log:
         self._done, self._answers = done, answers
 
     def sync(self, timeout: float) -> bool:
-        assert 0 < timeout <= 10, "a log that cannot be written does not keep the weights from being saved"
+        assert 0 < timeout <= 10, "the weights are saved even if the log cannot be written"
         self._done.append("the log")
         return self._answers
 
@@ -34,7 +34,7 @@ class Log:
 
 
 @pytest.mark.parametrize("answers", [True, False])
-def test_the_log_is_on_the_disk_before_each_checkpoint_that_it_leads_to(
+def test_the_log_is_synced_before_each_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: bool
 ) -> None:
     done: list[str] = []
@@ -54,17 +54,17 @@ def test_the_log_is_on_the_disk_before_each_checkpoint_that_it_leads_to(
     assert done == ["the log", "step 1", "CheckpointSaved", "the log", "step 2", "CheckpointSaved"]
 
 
-def test_a_synced_log_holds_all_that_was_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_synced_log_contains_all_published_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "events.jsonl"
     log = EventLog(path)
     synced: list[int] = []
     fsync = os.fsync
 
-    def note(fd: int) -> None:
+    def record(fd: int) -> None:
         synced.append(path.read_bytes().count(b"\n"))
         fsync(fd)
 
-    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(os, "fsync", record)
     for _ in range(3):
         log.publish(Heartbeat())
     assert log.sync()
@@ -73,9 +73,7 @@ def test_a_synced_log_holds_all_that_was_published(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize(("missing_bytes", "fits"), [(0, True), (1, False)])
-def test_a_checkpoint_is_written_where_it_and_some_room_to_spare_fit(
-    tmp_path: Path, missing_bytes: int, fits: bool
-) -> None:
+def test_a_checkpoint_needs_free_space_for_itself_and_a_reserve(tmp_path: Path, missing_bytes: int, fits: bool) -> None:
     needed = 3 * 6 * 4 + 8 + 16 * 2**20  # three tensors of six floats, a counter, 16 MiB
     folder, done = CheckpointFolder(RunDir(tmp_path), keep=2), list[str]()
     folder.path.mkdir()
@@ -88,15 +86,13 @@ def test_a_checkpoint_is_written_where_it_and_some_room_to_spare_fit(
     assert folder.steps() == ([1] if fits else [])
 
 
-@pytest.mark.parametrize("asked_for", [{"pinned": True}, {"best": True}, {"pinned": True, "best": True}, {}])
-def test_a_newer_state_of_a_step_that_waits_keeps_what_was_asked_of_it(
-    tmp_path: Path, asked_for: dict[str, bool]
-) -> None:
-    begun, go_on = threading.Event(), threading.Event()
+@pytest.mark.parametrize("requested", [{"pinned": True}, {"best": True}, {"pinned": True, "best": True}, {}])
+def test_a_newer_state_of_a_waiting_step_keeps_its_flags(tmp_path: Path, requested: dict[str, bool]) -> None:
+    begun, proceed = threading.Event(), threading.Event()
 
     def room(_: CheckpointFolder) -> float:
         begun.set()
-        go_on.wait(30)
+        proceed.wait(30)
         return 2.0**40
 
     folder = CheckpointFolder(RunDir(tmp_path), keep=2)
@@ -104,10 +100,10 @@ def test_a_newer_state_of_a_step_that_waits_keeps_what_was_asked_of_it(
     writer = CheckpointWriter(folder, Log([]), free_bytes=room)  # type: ignore[arg-type]
     writer.submit(checkpoint(1))
     assert begun.wait(30)
-    writer.submit(checkpoint(2), **asked_for)
+    writer.submit(checkpoint(2), **requested)
     writer.submit(checkpoint(2))
-    go_on.set()
+    proceed.set()
     assert writer.wait_for(2, timeout=30) == ""
     writer.close()
-    assert (folder.pointer("best") is not None) is ("best" in asked_for)
-    assert folder._pinned() == ({file_name(2)} if "pinned" in asked_for else set())
+    assert (folder.pointer("best") is not None) is ("best" in requested)
+    assert folder._pinned() == ({file_name(2)} if "pinned" in requested else set())

@@ -1,4 +1,4 @@
-"""The last save of a run: on a disk that is full, and on one that does not answer."""
+"""The last save of a run on a full disk, and on one that does not respond."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from trainer.session.final_save import FinalSave
 pytestmark = pytest.mark.usefixtures("narrow_network")
 
 
-def test_a_disk_that_is_full_at_the_end_is_resumable_and_never_called_saved(
+def test_a_full_disk_at_the_end_leaves_a_resumable_run_and_reports_no_save(
     folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(self: CheckpointWriter, checkpoint: object) -> None:
@@ -43,8 +43,8 @@ def test_a_disk_that_is_full_at_the_end_is_resumable_and_never_called_saved(
     assert "could not be saved: No space left on device" in view.failure.error
 
 
-def test_a_limit_that_a_checkpoint_meets_while_it_is_written_leaves_nothing_half_written(tmp_path: Path) -> None:
-    """The limit on file sizes stands in for a quota: the system refuses in the middle of the file."""
+def test_a_file_size_limit_leaves_no_half_written_checkpoint(tmp_path: Path) -> None:
+    """The limit on file sizes stands in for a quota that is exceeded in the middle of the file."""
     command = [sys.executable, "-m", "trainer", "digits", *TINY, "train.epochs=1", "data.batch_size=256"]
     limited = subprocess.run(
         [*command, "--runs-dir", str(tmp_path)], capture_output=True, text=True, check=False,
@@ -59,12 +59,10 @@ def test_a_limit_that_a_checkpoint_meets_while_it_is_written_leaves_nothing_half
     assert len(CheckpointFolder(run, keep=2).steps()) == 1
 
 
-@pytest.mark.parametrize("patient", [True, False])
-def test_with_a_dashboard_a_full_disk_is_waited_for(
-    folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patient: bool
+@pytest.mark.parametrize("waits", [True, False])
+def test_with_a_dashboard_a_full_disk_is_retried_until_space_or_stop(
+    folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waits: bool
 ) -> None:
-    """Until there is room, or whoever sits there has no more patience."""
-
     def full(self: CheckpointWriter, checkpoint: object) -> None:
         raise OSError("No space left on device")
 
@@ -74,20 +72,20 @@ def test_with_a_dashboard_a_full_disk_is_waited_for(
         run = new_run(folder_config, tmp_path)
         thread = start(run, hold_open=True)
         wait_for(run.run_dir, lambda view: any("Retrying every" in note.text for note in view.notes))
-        if not patient:
+        if not waits:
             thread.stop()
             view = wait_for(run.run_dir, lambda view: view.state is RunState.FAILED)
             assert view.failure is not None
             assert view.failure.exit_code == 75
-    if patient:
+    if waits:
         wait_for(run.run_dir, lambda view: view.state is RunState.FINISHED)
         assert CheckpointFolder(run.run_dir, keep=2).steps()[-1] == 8
     thread.release()
     assert thread.join(30)
-    assert thread.exit_code == (0 if patient else 75)
+    assert thread.exit_code == (0 if waits else 75)
 
 
-def test_a_second_stop_leaves_a_disk_that_does_not_answer(
+def test_a_second_stop_exits_without_an_unresponsive_disk(
     folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = threading.Event()
@@ -109,11 +107,11 @@ def test_a_second_stop_leaves_a_disk_that_does_not_answer(
     assert view.failure is not None
     assert view.failure.exit_code == 75
     assert "could not be saved: the disk has not responded yet" in view.failure.error
-    assert thread.join(10), "nothing waits for the disk any more, and nobody has to be asked again"
+    assert thread.join(10), "the run ends without the disk or another request"
     answers.set()
 
 
-def test_one_stop_at_the_end_of_a_run_does_not_give_up_its_last_save(
+def test_one_stop_at_the_end_does_not_abandon_the_last_save(
     folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = threading.Event()
@@ -124,28 +122,28 @@ def test_one_stop_at_the_end_of_a_run_does_not_give_up_its_last_save(
     thread.commands.send(stop := cmd.Stop(reason="stopped", exit_code=0))
     wait_for(run.run_dir, lambda view: stop.command_id in view.acknowledged)
     answers.set()
-    assert thread.join(30), "and it is not waited for another stop"
+    assert thread.join(30), "the run ends without another stop"
     assert thread.exit_code == 0
     assert CheckpointFolder(run.run_dir, keep=2).steps()[-1] == 8
 
 
 class Waiting:
-    """The wait for a last save, by a clock that the test sets."""
+    """A wait for the last save, by a clock that the test sets."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, watched: bool) -> None:
-        self.said: list[Event] = []
+        self.logged: list[Event] = []
         self.clock: Clock = set_clock(monkeypatch, last_save)
         self.commands = CommandQueue()
-        self.last = FinalSave(self, self.commands, self.said.append, lambda: watched)  # type: ignore[arg-type]
+        self.last = FinalSave(self, self.commands, self.logged.append, lambda: watched)  # type: ignore[arg-type]
         self.last.save(None)  # type: ignore[arg-type]
         monkeypatch.setattr(self.commands, "take", self._take)
         self._arriving: dict[float, cmd.Command] = {}
 
     def save_final(self, *_: object) -> None:
-        """Nothing is saved."""
+        """Save nothing."""
 
     def at(self, seconds: float, command: cmd.Command) -> None:
-        """A command arrives so long after the beginning."""
+        """Let a command arrive so many seconds from now."""
         self._arriving[self.clock.now + seconds] = command
 
     def _take(self, timeout: float) -> cmd.Command | None:
@@ -154,21 +152,21 @@ class Waiting:
         return self._arriving.pop(min(due)) if due else None
 
     def details(self) -> list[str]:
-        """What is shown beside the state."""
-        return [event.detail for event in self.said if isinstance(event, StateChanged) and event.state == "saving"]
+        """The published details of the state."""
+        return [event.detail for event in self.logged if isinstance(event, StateChanged) and event.state == "saving"]
 
-    def texts(self) -> list[str]:
-        return [event.message for event in self.said if isinstance(event, Warned)]
+    def warnings(self) -> list[str]:
+        return [event.message for event in self.logged if isinstance(event, Warned)]
 
 
-def test_a_stop_leaves_a_slow_save_only_once_it_was_said_what_that_means(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stop_abandons_a_slow_save_only_after_the_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     waiting = Waiting(monkeypatch, watched=True)
     begun = waiting.clock.now
     waiting.clock.now = begun + 5.0
     assert not waiting.last._given_up()
-    assert waiting.said == []
+    assert waiting.logged == []
     for seconds, command, given_up in (
-        (5.1, early := cmd.Stop(), False),  # it came before that was said
+        (5.1, early := cmd.Stop(), False),  # came before the warning
         (5.2, cmd.Evaluate(), False),
         (5.3, late := cmd.Stop(), True),
     ):
@@ -176,23 +174,23 @@ def test_a_stop_leaves_a_slow_save_only_once_it_was_said_what_that_means(monkeyp
         waiting.clock.now = begun + seconds
         assert waiting.last._given_up() is given_up
         assert waiting.last.stopped_by is (late if given_up else early)
-        assert waiting.texts() == ["the last save is taking longer than 5 s. Stop again to exit without it"]
+        assert waiting.warnings() == ["the last save is taking longer than 5 s. Stop again to exit without it"]
         assert waiting.details() == ["still saving"]
 
 
 @pytest.mark.parametrize("watched", [True, False])
-def test_room_is_waited_for_as_long_as_somebody_can_make_it(monkeypatch: pytest.MonkeyPatch, watched: bool) -> None:
+def test_free_space_is_awaited_only_with_a_dashboard(monkeypatch: pytest.MonkeyPatch, watched: bool) -> None:
     waiting = Waiting(monkeypatch, watched=watched)
     begun = waiting.clock.now
     for _ in range(2):
         assert waiting.last._wait_for_room("it is full") is watched
     assert waiting.clock.now - begun == pytest.approx(30.0 if watched else 0.0, abs=0.3)
     assert waiting.details() == ["not saved yet"] * 2
-    assert waiting.texts() == ["not saved: it is full. Retrying every 15 s. Stop again to exit without saving"]
+    assert waiting.warnings() == ["not saved: it is full. Retrying every 15 s. Stop again to exit without saving"]
 
 
 @pytest.mark.parametrize(("command", "again", "ok"), [(cmd.Stop(), False, True), (cmd.Evaluate(), True, False)])
-def test_only_a_stop_ends_the_wait_for_room(
+def test_only_a_stop_ends_the_wait_for_free_space(
     monkeypatch: pytest.MonkeyPatch, command: cmd.Command, again: bool, ok: bool
 ) -> None:
     waiting = Waiting(monkeypatch, watched=True)
@@ -200,6 +198,6 @@ def test_only_a_stop_ends_the_wait_for_room(
     waiting.at(3.0, command)
     assert waiting.last._wait_for_room("it is full") is again
     assert waiting.clock.now - begun == pytest.approx(15.0 if again else 3.0, abs=0.3)
-    (answer,) = (event for event in waiting.said if isinstance(event, Acknowledged))
+    (answer,) = (event for event in waiting.logged if isinstance(event, Acknowledged))
     assert (answer.command_id, answer.ok) == (command.command_id, ok)
     assert waiting.last.stopped_by is (None if again else command)

@@ -1,4 +1,4 @@
-"""What keys do to a run that is paused, and how it is told: measured, frozen, its rate edited, and let go again."""
+"""Commands to a paused run: it is evaluated, frozen, its rate edited, and continued."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from trainer.training.lr_range_test import range_test
 pytestmark = pytest.mark.usefixtures("narrow_network")
 
 
-def test_a_run_is_held_until_it_is_let_go_whatever_it_does_meanwhile(make_config: ConfigMaker, tmp_path: Path) -> None:
+def test_a_run_stays_paused_during_other_commands(make_config: ConfigMaker, tmp_path: Path) -> None:
     run = new_run(make_config("train.epochs=200"), tmp_path / "runs")
     thread = start(run)
     wait_for(run.run_dir, lambda view: view.step >= 2)
@@ -27,13 +27,8 @@ def test_a_run_is_held_until_it_is_let_go_whatever_it_does_meanwhile(make_config
     rate = held.lr.last
     assert rate is not None
     keys = [
-        cmd.Evaluate(),
-        cmd.Freeze(),
-        cmd.Freeze(),
-        cmd.Unfreeze(),
-        cmd.ScaleLr(factor=0.3),
-        cmd.ScaleLr(factor=1 / 0.3),
-    ]
+        cmd.Evaluate(), cmd.Freeze(), cmd.Freeze(), cmd.Unfreeze(), cmd.ScaleLr(factor=0.3), cmd.ScaleLr(factor=1 / 0.3),
+    ]  # fmt: skip
     for key in keys:
         thread.commands.send(key)
     view = wait_for(run.run_dir, lambda view: view.acknowledged.keys() >= {key.command_id for key in keys})
@@ -43,7 +38,7 @@ def test_a_run_is_held_until_it_is_let_go_whatever_it_does_meanwhile(make_config
     assert view.held_since == held.held_since
     assert [mark.kind for mark in view.marks if mark.kind == "pause"] == ["pause"]
     assert view.frozen is not None
-    assert view.frozen.stages == ["stem"], "told before a step is taken"
+    assert view.frozen.stages == ["stem"], "published before the next step"
     assert view.edit_to_undo is None
     assert view.step == held.step
     assert view.next_lr == pytest.approx(rate)
@@ -59,7 +54,7 @@ def test_a_run_is_held_until_it_is_let_go_whatever_it_does_meanwhile(make_config
     assert frozen == [["stem"], ["stem", "layer1"], ["stem"]]
 
 
-def test_a_run_that_is_stopped_while_it_is_held_does_not_go_on(make_config: ConfigMaker, tmp_path: Path) -> None:
+def test_a_paused_run_that_is_stopped_does_not_continue(make_config: ConfigMaker, tmp_path: Path) -> None:
     run = new_run(make_config("train.epochs=200"), tmp_path / "runs")
     thread = start(run)
     wait_for(run.run_dir, lambda view: view.step >= 2)
@@ -69,10 +64,10 @@ def test_a_run_that_is_stopped_while_it_is_held_does_not_go_on(make_config: Conf
     assert thread.join(60)
     view = view_of(run.run_dir)
     assert not view.held
-    assert not [note.text for note in view.notes if "goes on" in note.text]
+    assert not [note.text for note in view.notes if "continues from" in note.text]
 
 
-def test_the_same_key_stops_the_trial_of_learning_rates(
+def test_a_second_find_lr_stops_the_range_test(
     make_config: ConfigMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lr_range_trial, "range_test", functools.partial(range_test, steps=1_000_000))
@@ -93,7 +88,7 @@ def test_the_same_key_stops_the_trial_of_learning_rates(
     assert view_of(run.run_dir).lr_range is None
 
 
-def test_a_factor_that_leads_to_no_rate_is_refused(make_config: ConfigMaker, tmp_path: Path) -> None:
+def test_a_factor_that_leads_out_of_range_is_refused(make_config: ConfigMaker, tmp_path: Path) -> None:
     run = new_run(make_config("train.epochs=200"), tmp_path / "runs")
     thread = start(run)
     wait_for(run.run_dir, lambda view: view.step >= 2)

@@ -1,4 +1,4 @@
-"""Another plan while a run goes on: how long, how often it is measured and saved."""
+"""Changes of a live run's plan: its length, and when it is evaluated and saved."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ pytestmark = pytest.mark.usefixtures("narrow_network")
 
 @pytest.fixture
 def trainer(folder_config: Config) -> Trainer:
-    """Of a run of ten epochs of four steps, whose rate rises for two epochs and falls to 0."""
+    """The trainer of ten epochs of four steps; its rate rises for two epochs and then falls to 0."""
     config = folder_config.model_copy(update={"train": folder_config.train.model_copy(update={"epochs": 10})})
     return build_trainer(config, Path("runs"), LoopCallbacks(), lambda *_: None, None).trainer
 
 
 @pytest.mark.parametrize("epochs", [5, 11, 100])
-def test_the_rate_is_that_of_a_run_of_so_many_epochs_with_the_edits(trainer: Trainer, epochs: int) -> None:
+def test_the_rate_after_a_change_is_that_of_the_new_length_with_edits(trainer: Trainer, epochs: int) -> None:
     trainer.state.step = 18
     schedule = trainer.state.schedule
     schedule.edit(12, 0.5)
@@ -47,7 +47,7 @@ def test_the_rate_is_that_of_a_run_of_so_many_epochs_with_the_edits(trainer: Tra
         expected.at(step) for step in range(18, 4 * epochs)
     ]
     apply_plan(changed_config(trainer.config, {"train.epochs": 10}, trainer), trainer)
-    assert schedule.at(18) == 0.5 * schedule.planned(18), "taken back, it is as it was"
+    assert schedule.at(18) == 0.5 * schedule.planned(18), "the change back restores the rate"
 
 
 def test_only_the_plan_can_be_changed(trainer: Trainer) -> None:
@@ -70,7 +70,7 @@ def test_settings_by_dotted_key_become_groups() -> None:
     assert values == {"a": {"b": 1, "c": 2}, "d": {"e": 3}}
 
 
-def test_a_run_that_was_made_longer_ends_later_and_resumes_bit_for_bit(folder_config: Config, tmp_path: Path) -> None:
+def test_an_extended_run_ends_later_and_resumes_bit_for_bit(folder_config: Config, tmp_path: Path) -> None:
     config = folder_config.model_copy(
         update={
             "train": folder_config.train.model_copy(update={"epochs": 12}),
@@ -94,9 +94,9 @@ def test_a_run_that_was_made_longer_ends_later_and_resumes_bit_for_bit(folder_co
         later = [event.epoch for event in view.evaluations if event.step > held.step]
         assert later == [epoch for epoch in (5.0, 10.0, 14.0) if 4 * epoch > held.step]
         assert read_run_config(run.run_dir).train.epochs == 14
-        [told] = events_of(run.run_dir, SettingsChanged)
-        assert told.changes == ["train.epochs 12 -> 14", "eval.every_epochs 1 -> 5"]
-        assert told.step == held.step
+        [changed] = events_of(run.run_dir, SettingsChanged)
+        assert changed.changes == ["train.epochs 12 -> 14", "eval.every_epochs 1 -> 5"]
+        assert changed.step == held.step
 
         folder = CheckpointFolder(run.run_dir, keep=50)
         whole = read_checkpoint(folder.at(56))
@@ -105,7 +105,7 @@ def test_a_run_that_was_made_longer_ends_later_and_resumes_bit_for_bit(folder_co
         second = resumed_run(RunDir(again), tmp_path)
         copy = CheckpointFolder(second.run_dir, keep=50)
         for step in copy.steps():
-            if step > told.step:
+            if step > changed.step:
                 copy.at(step).unlink()
         thread = start(second)
         assert thread.join(120)
@@ -117,11 +117,11 @@ def test_a_run_that_was_made_longer_ends_later_and_resumes_bit_for_bit(folder_co
         torch.set_num_threads(threads)
 
 
-def test_a_run_that_has_ended_has_no_plan_to_change(folder_config: Config, tmp_path: Path) -> None:
+def test_the_plan_of_an_ended_run_cannot_be_changed(folder_config: Config, tmp_path: Path) -> None:
     run = new_run(folder_config, tmp_path)
     thread = start(run, hold_open=True)
     wait_for(run.run_dir, lambda view: view.finish is not None)
-    asked = cmd.ChangeSettings(settings={"train.epochs": 9})
-    thread.commands.send(asked)
-    view = wait_for(run.run_dir, lambda view: asked.command_id in view.acknowledged)
-    assert view.acknowledged[asked.command_id].message == "all steps are done"
+    change = cmd.ChangeSettings(settings={"train.epochs": 9})
+    thread.commands.send(change)
+    view = wait_for(run.run_dir, lambda view: change.command_id in view.acknowledged)
+    assert view.acknowledged[change.command_id].message == "all steps are done"

@@ -1,4 +1,4 @@
-"""A checked request passes from one process to another without a change."""
+"""A validated request reaches another process unchanged."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trainer.run.folder.run_dir import RunDir
 from trainer.session.request import Request
 
 
-def test_a_request_comes_back_from_its_line(make_config: ConfigMaker, tmp_path: Path) -> None:
+def test_a_request_is_read_back_from_its_line(make_config: ConfigMaker, tmp_path: Path) -> None:
     config = make_config(
         "optim.lr=0.1", "schedule.name=step", "schedule.milestones=[1, 2]", "data.mean=[0.1, 0.2, 1.0]"
     )
@@ -23,6 +23,6 @@ def test_a_request_comes_back_from_its_line(make_config: ConfigMaker, tmp_path: 
         assert Request.from_json(line).settings.typed == config
 
 
-def test_plain_values_and_yaml_say_the_same(make_config: ConfigMaker) -> None:
+def test_plain_values_and_yaml_are_equal(make_config: ConfigMaker) -> None:
     settings = PlainConfig.of(make_config("ui.redraw_hz=1", "train.max_grad_norm=1e-3"))
     assert read_mapping(settings.yaml, source="test")[0] == settings.values

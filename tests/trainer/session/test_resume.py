@@ -1,4 +1,4 @@
-"""Runs that go on: from where, with what, and when not."""
+"""Resumes of runs: the step, the settings, the results, and refusals."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_resume_ends_with_the_weights_of_an_uninterrupted_run(folder_config: C
     assert [e.train_loss for e in straight_view.epochs] == [e.train_loss for e in resumed_view.epochs]
 
 
-def test_a_damaged_checkpoint_is_passed_over_with_a_message(folder_config: Config, tmp_path: Path) -> None:
+def test_a_resume_skips_a_damaged_checkpoint_with_a_message(folder_config: Config, tmp_path: Path) -> None:
     run = train(folder_config, tmp_path).run.run_dir
     folder = CheckpointFolder(run, keep=2)
     newest = folder.at(8)
@@ -63,7 +63,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_message(folder_config: Confi
     assert view_of(run).step == 8
 
 
-def test_a_run_whose_checkpoints_are_all_damaged_is_not_started_anew(folder_config: Config, tmp_path: Path) -> None:
+def test_a_run_with_only_damaged_checkpoints_is_not_restarted(folder_config: Config, tmp_path: Path) -> None:
     run = train(folder_config, tmp_path).run.run_dir
     for path in run.checkpoints.glob("step-*"):
         path.write_bytes(path.read_bytes()[:1000])
@@ -72,12 +72,10 @@ def test_a_run_whose_checkpoints_are_all_damaged_is_not_started_anew(folder_conf
     assert thread.exit_code == 2
     assert failure is not None
     assert "every checkpoint of this run is damaged" in failure.error
-    assert events_of(run, Resumed) == [], "the history is still there"
+    assert events_of(run, Resumed) == [], "the history is kept"
 
 
-def test_a_resume_that_is_stopped_while_it_prepares_stands_where_it_stood(
-    folder_config: Config, tmp_path: Path
-) -> None:
+def test_a_resume_stopped_during_preparation_keeps_the_runs_step(folder_config: Config, tmp_path: Path) -> None:
     source = train(folder_config, tmp_path).run.run_dir
     thread = TrainingThread(resumed_run(source, tmp_path, "train.epochs=4"), hold_open=False)
     thread.stop()
@@ -88,7 +86,7 @@ def test_a_resume_that_is_stopped_while_it_prepares_stands_where_it_stood(
     assert (finish.reason, finish.step, finish.epoch) == ("stopped", 8, 2.0)
 
 
-def test_a_resume_that_cannot_begin_leaves_the_configuration_as_it_was(folder_config: Config, tmp_path: Path) -> None:
+def test_a_failed_resume_leaves_the_configuration_unchanged(folder_config: Config, tmp_path: Path) -> None:
     run = train(folder_config, tmp_path / "runs").run.run_dir
     before = run.config.read_text()
     thread = train(folder_config, tmp_path / "runs", resume=run, overrides=("run.device=cuda:99",))
@@ -96,7 +94,7 @@ def test_a_resume_that_cannot_begin_leaves_the_configuration_as_it_was(folder_co
     assert run.config.read_text() == before
 
 
-def test_what_a_killed_trainer_left_half_written_is_removed(folder_config: Config, tmp_path: Path) -> None:
+def test_a_resume_removes_half_written_files_of_a_killed_trainer(folder_config: Config, tmp_path: Path) -> None:
     run = train(folder_config, tmp_path).run.run_dir
     unfinished = [
         run.checkpoints / ".step-00000012.safetensors.tmp", run.path / ".results.csv.17.tmp", run.export / ".model.onnx.tmp",
@@ -107,26 +105,26 @@ def test_what_a_killed_trainer_left_half_written_is_removed(folder_config: Confi
     (run.path / ".folder.1.tmp").mkdir()
     resumed_run(run, tmp_path).close()
     assert not any(path.exists() for path in unfinished)
-    assert all(path.exists() for path in others), "only what has a temporary name of ours"
+    assert all(path.exists() for path in others), "only our temporary names are removed"
 
 
-def test_a_run_that_was_killed_after_its_last_save_ends_at_once(folder_config: Config, tmp_path: Path) -> None:
+def test_a_resume_of_a_run_killed_after_its_last_save_ends_at_once(folder_config: Config, tmp_path: Path) -> None:
     run = train(folder_config, tmp_path).run.run_dir
     events = run.events.read_bytes().splitlines(keepends=True)
     run.events.write_bytes(b"".join(line for line in events if b'"finished"' not in line))
     began = time.monotonic()
     assert train(folder_config, tmp_path, resume=run).exit_code == 0
-    assert time.monotonic() - began < 60, "it waited for a checkpoint that nobody writes"
+    assert time.monotonic() - began < 60, "waited for a checkpoint that is not being written"
     assert view_of(run).state is RunState.FINISHED
 
 
-def test_a_run_that_was_stopped_in_its_last_evaluation_ends_as_one_that_was_not(
+def test_a_run_stopped_in_its_last_evaluation_ends_like_an_uninterrupted_one(
     folder_config: Config, tmp_path: Path
 ) -> None:
     straight = train(folder_config, tmp_path).run.run_dir
     run = new_run(folder_config, tmp_path)
     thread = TrainingThread(run, hold_open=False)
-    # The first command that the last evaluation finds, since only steps and evaluations take commands.
+    # The last evaluation is the first to receive the command: only steps and evaluations take commands.
     publish, evaluations = run.log.publish, [0]
 
     def stop_in_the_last_evaluation(event: Event) -> object:
@@ -146,10 +144,10 @@ def test_a_run_that_was_stopped_in_its_last_evaluation_ends_as_one_that_was_not(
     whole = read_checkpoint(CheckpointFolder(straight, keep=2).at(8))
     ended = read_checkpoint(newest)
     assert whole.meta | {"run": ""} == ended.meta | {"run": ""}
-    assert [e.step for e in events_of(run.run_dir, Evaluated)] == [4, 8], "nothing was measured twice"
+    assert [e.step for e in events_of(run.run_dir, Evaluated)] == [4, 8], "nothing was evaluated twice"
 
 
-def test_the_test_images_are_measured_once_at_the_end(
+def test_the_test_images_are_evaluated_once_at_the_end(
     make_folder: FolderMaker, make_config: ConfigMaker, tmp_path: Path
 ) -> None:
     root = make_folder(splits=("train", "val", "test"))
@@ -159,7 +157,7 @@ def test_the_test_images_are_measured_once_at_the_end(
     assert [e.split for e in events_of(run, Evaluated)] == ["val", "val", "test"]
 
 
-def test_a_damaged_checkpoint_leaves_latest_at_one_that_is_there(folder_config: Config, tmp_path: Path) -> None:
+def test_latest_points_to_a_readable_checkpoint_after_damage(folder_config: Config, tmp_path: Path) -> None:
     run = train(folder_config, tmp_path).run.run_dir
     folder = CheckpointFolder(run, keep=2)
     folder.at(8).write_bytes(folder.at(8).read_bytes()[:1000])
@@ -175,7 +173,7 @@ def test_a_damaged_checkpoint_leaves_latest_at_one_that_is_there(folder_config: 
     assert f"  resume with  {run.resume_command()}" in lines
 
 
-def test_more_epochs_on_resume(folder_config: Config, tmp_path: Path) -> None:
+def test_a_resume_with_more_epochs_follows_the_longer_schedule(folder_config: Config, tmp_path: Path) -> None:
     run = train(folder_config, tmp_path).run.run_dir
     train(folder_config, tmp_path, resume=run, overrides=("train.epochs=3",))
     assert view_of(run).step == 12
@@ -183,17 +181,17 @@ def test_more_epochs_on_resume(folder_config: Config, tmp_path: Path) -> None:
     straight = longer(folder_config, 3).model_copy(update={"schedule": schedule})
     rates = view_of(train(straight, tmp_path).run.run_dir).lr.y
     two_epochs, resumed = view_of(train(folder_config, tmp_path).run.run_dir), view_of(run)
-    assert resumed.lr.y[:8] == two_epochs.lr.y, "what is done stays"
-    assert resumed.lr.y[8:] == pytest.approx(rates[8:]), (
-        "what comes is the schedule of the new length, without a new warm-up"
-    )
+    assert resumed.lr.y[:8] == two_epochs.lr.y, "completed steps keep their rates"
+    assert resumed.lr.y[8:] == pytest.approx(rates[8:]), "the schedule of the new length, without a new warm-up"
     (risen,) = [event.message for event in events_of(run, Warned) if "learning rate" in event.message]
     assert risen.startswith(f"the learning rate rises from {resumed.lr.y[7]:.3g} to {resumed.lr.y[8]:.3g} because")
 
 
 @pytest.mark.parametrize(("before", "after"), [("accuracy", "loss"), ("loss", "accuracy")])
-def test_what_the_best_is_chosen_by_may_change(folder_config: Config, tmp_path: Path, before: str, after: str) -> None:
-    """The best state so far is then held against new ones by its own loss or accuracy, and patience begins anew."""
+def test_a_resume_may_change_the_measure_of_the_best(
+    folder_config: Config, tmp_path: Path, before: str, after: str
+) -> None:
+    """The best state so far is then compared by the new measure, and patience starts again."""
     first = folder_config.model_copy(update={"eval": folder_config.eval.model_copy(update={"best_by": before})})
     run = train(first, tmp_path).run.run_dir
     best = [event for event in events_of(run, Evaluated) if event.best][-1]
@@ -206,7 +204,7 @@ def test_what_the_best_is_chosen_by_may_change(folder_config: Config, tmp_path: 
     assert read_checkpoint(CheckpointFolder(run, keep=2).at(12)).meta["improved_step"] >= 8
 
 
-def test_fewer_epochs_than_are_done_are_refused(folder_config: Config, tmp_path: Path) -> None:
+def test_a_resume_with_fewer_epochs_than_completed_is_refused(folder_config: Config, tmp_path: Path) -> None:
     run = train(folder_config, tmp_path).run.run_dir
     thread = train(folder_config, tmp_path, resume=run, overrides=("train.epochs=1",))
     failure = view_of(run).failure
@@ -222,7 +220,7 @@ def test_fewer_epochs_than_are_done_are_refused(folder_config: Config, tmp_path:
         (("lr: 0.05", "lr: 0.9"), "optim.lr: 0.05 -> 0.9"), (("epochs: 2", "epochs: 3"), ""),
     ],
 )  # fmt: skip
-def test_a_run_s_configuration_that_was_edited_is_held_against_its_checkpoint(
+def test_an_edited_run_configuration_is_compared_with_its_checkpoint(
     folder_config: Config, tmp_path: Path, edited: tuple[str, str], refused: str
 ) -> None:
     run = train(folder_config, tmp_path).run.run_dir
@@ -237,7 +235,7 @@ def test_a_run_s_configuration_that_was_edited_is_held_against_its_checkpoint(
         assert events_of(run, Resumed)[0].changes == ["train.epochs: 2 -> 3"]
 
 
-def test_results_are_written_anew_from_the_log(folder_config: Config, tmp_path: Path) -> None:
+def test_a_resume_rewrites_the_results_from_the_log(folder_config: Config, tmp_path: Path) -> None:
     run = train(folder_config, tmp_path).run.run_dir
     before = run.results.read_text()
     run.results.write_text("epoch\n7\n")
@@ -273,7 +271,7 @@ def test_a_run_directory_that_leads_elsewhere_is_not_written_to(
     assert (sorted(outside.iterdir()) if outside.is_dir() else outside.read_bytes()) == before
 
 
-def test_what_a_resume_changes_is_said(folder_config: Config, tmp_path: Path) -> None:
+def test_a_resume_reports_its_changes(folder_config: Config, tmp_path: Path) -> None:
     run = train(folder_config, tmp_path).run.run_dir
     train(folder_config, tmp_path, resume=run, overrides=("train.epochs=3", "checkpoint.keep=5"))
     train(folder_config, tmp_path, resume=run)
@@ -283,7 +281,7 @@ def test_what_a_resume_changes_is_said(folder_config: Config, tmp_path: Path) ->
     assert any(note.text.endswith("with train.epochs: 2 -> 3, checkpoint.keep: 2 -> 5") for note in view_of(run).notes)
 
 
-def test_a_resume_refuses_what_would_make_another_run(folder_config: Config, tmp_path: Path) -> None:
+def test_a_resume_refuses_settings_of_another_run(folder_config: Config, tmp_path: Path) -> None:
     run = train(folder_config, tmp_path).run.run_dir
     with pytest.raises(ConfigError, match=r"optim.lr: 0.05 -> 0.9") as caught:
         resumed_run(run, tmp_path, "optim.lr=0.9")
@@ -298,7 +296,7 @@ def test_a_live_run_is_not_resumed(folder_config: Config, tmp_path: Path) -> Non
     run.close()
 
 
-def test_other_data_are_refused_with_the_difference(folder_config: Config, tmp_path: Path) -> None:
+def test_a_resume_refuses_other_data_with_the_difference(folder_config: Config, tmp_path: Path) -> None:
     run = train(folder_config, tmp_path / "runs").run.run_dir
     next(Path(folder_config.data.root).glob("train/red/*.png")).unlink()
     thread = train(folder_config, tmp_path / "runs", resume=run)
@@ -309,10 +307,10 @@ def test_other_data_are_refused_with_the_difference(folder_config: Config, tmp_p
     assert "(35 images, " in failure.error
 
 
-def test_an_older_run_goes_on_with_the_pictures_that_it_began_with(
+def test_an_older_run_is_resumed_with_its_original_images(
     make_folder: FolderMaker, make_config: ConfigMaker, tmp_path: Path
 ) -> None:
-    """Runs of before the reading rules had versions name none, neither in their configuration nor in their checkpoints."""
+    """Runs from before `data.reading` have it neither in their configuration nor in their checkpoints."""
     root = make_folder()
     for split in ("train", "test"):
         (root / split / "red" / "@eaDir").mkdir()
@@ -322,11 +320,11 @@ def test_an_older_run_goes_on_with_the_pictures_that_it_began_with(
     settings = ("data.kind=imagefolder", f"data.root={root}", "data.crop_pct=1.0", "data.cache=ram", "train.epochs=1")
     newer = train(make_config(*settings), tmp_path).run.run_dir
     run = train(make_config(*settings, "data.reading=1"), tmp_path).run.run_dir
-    found = CheckpointFolder(run, keep=2).at(4)
+    path = CheckpointFolder(run, keep=2).at(4)
     run.config.write_text(run.config.read_text().replace("  reading: 1\n", ""))
-    checkpoint = read_checkpoint(found)
+    checkpoint = read_checkpoint(path)
     del checkpoint.run.config["data"]["reading"]
-    write_checkpoint(found, checkpoint)
+    write_checkpoint(path, checkpoint)
     started = [events_of(each, Started)[-1] for each in (newer, run)]
     assert started[0].fingerprint != started[1].fingerprint
     assert [each.skipped_images for each in started] == [0, 2]

@@ -1,4 +1,4 @@
-"""What a resume holds against its checkpoint: the same data and plan pass, a single difference is refused."""
+"""Checks of a resume against its checkpoint: the same data and plan pass, a single difference is refused."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from trainer.training.batch_source import plan_of
 from trainer.training.resume import refuse_other_data, restore
 
 IDENTITY = {"files": "36", "split": "seed 0", "classes": "a\nb"}
-FACTS = {"fingerprint": "f", "identity": IDENTITY, "left_out": "no files"}
+RECORD = {"fingerprint": "f", "identity": IDENTITY, "left_out": "no files"}
 
 
 def resume(found: dict[str, Any], recorded: dict[str, Any]) -> None:
-    data: Any = SimpleNamespace(dataset=SimpleNamespace(**(FACTS | found)))
+    data: Any = SimpleNamespace(dataset=SimpleNamespace(**(RECORD | found)))
     refuse_other_data(data, checkpoint_of({}, **recorded))
 
 
 def test_the_same_data_can_be_resumed() -> None:
-    resume({}, FACTS)
-    resume({"identity": {}}, FACTS)  # what is hashed decides
-    resume({}, {key: FACTS[key] for key in ("fingerprint", "identity")})  # an older checkpoint
-    resume({"left_out": "2 files"}, FACTS | {"left_out": "2 files"})
+    resume({}, RECORD)
+    resume({"identity": {}}, RECORD)  # only the fingerprint counts
+    resume({}, {key: RECORD[key] for key in ("fingerprint", "identity")})  # an older checkpoint
+    resume({"left_out": "2 files"}, RECORD | {"left_out": "2 files"})
 
 
 @pytest.mark.parametrize(
@@ -44,9 +44,9 @@ def test_the_same_data_can_be_resumed() -> None:
         ({"left_out": "1 file (abc)"}, r"no files then, 1 file \(abc\) now"),
     ],
 )
-def test_other_data_are_refused(found: dict[str, Any], message: str) -> None:
+def test_other_data_is_refused(found: dict[str, Any], message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
-        resume(found, FACTS)
+        resume(found, RECORD)
 
 
 @pytest.fixture(name="session")
@@ -55,16 +55,16 @@ def _session(tmp_path: Path) -> Iterator[Small]:
         yield session
 
 
-def snapshot(session: Small, **facts: Any) -> Checkpoint:
-    """Of ten steps an epoch, as the state has; planned for two epochs, as it has."""
+def snapshot(session: Small, **meta: Any) -> Checkpoint:
+    """A snapshot with the state's own ten steps per epoch and two epochs, unless changed."""
     configured = {"train": {"epochs": 2}, "eval": {"best_by": "accuracy"}}
-    return session.trainer.state.snapshot(run_record(**({"steps_per_epoch": 10, "config": configured} | facts)))  # type: ignore[no-any-return]
+    return session.trainer.state.snapshot(run_record(**({"steps_per_epoch": 10, "config": configured} | meta)))  # type: ignore[no-any-return]
 
 
 CONFIG = build_config({}, {}, "test", ["train.epochs=2"])
 
 
-def test_a_checkpoint_of_the_same_network_and_steps_is_taken_up(session: Small) -> None:
+def test_a_checkpoint_of_the_same_network_and_steps_is_restored(session: Small) -> None:
     state = session.trainer.state
     state.step = 7
     saved = snapshot(session)
@@ -77,17 +77,17 @@ def test_a_checkpoint_of_the_same_network_and_steps_is_taken_up(session: Small) 
 
 
 @pytest.mark.parametrize("steps", [9, 11])
-def test_another_number_of_steps_an_epoch_is_refused(session: Small, steps: int) -> None:
+def test_another_number_of_steps_per_epoch_is_refused(session: Small, steps: int) -> None:
     with pytest.raises(CheckpointError, match=f"the checkpoint has {steps} steps per epoch, but the data now give 10"):
         restore(session.trainer.state, snapshot(session, steps_per_epoch=steps), CONFIG)
 
 
-@pytest.mark.parametrize("change", ["a tensor less", "a tensor more", "another shape"])
+@pytest.mark.parametrize("change", ["missing tensor", "additional tensor", "another shape"])
 def test_a_checkpoint_of_another_network_is_refused(session: Small, change: str) -> None:
     saved = snapshot(session)
-    if change == "a tensor less":
+    if change == "missing tensor":
         del saved.tensors["model.3.bias"]
-    elif change == "a tensor more":
+    elif change == "additional tensor":
         saved.tensors["model.4.bias"] = torch.zeros(1)
     else:
         saved.tensors["model.3.bias"] = torch.zeros(3)
@@ -98,7 +98,7 @@ def test_a_checkpoint_of_another_network_is_refused(session: Small, change: str)
 @pytest.mark.parametrize(
     ("batch_size", "parts", "fits"), [(8, 1, True), (8, 4, True), (8, 8, False), (9, 4, False), (12, 6, True), (2, 1, True)]
 )  # fmt: skip
-def test_a_batch_has_equal_parts_of_two_images_or_more(batch_size: int, parts: int, fits: bool) -> None:
+def test_a_batch_is_divided_into_equal_parts_of_at_least_two_images(batch_size: int, parts: int, fits: bool) -> None:
     config = build_config({}, {}, "test", [f"data.batch_size={batch_size}"])
     train = config.train.model_copy(update={"grad_accum_steps": parts})
     config = config.model_copy(update={"train": train})

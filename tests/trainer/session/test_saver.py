@@ -1,4 +1,4 @@
-"""What a session saves and when, with each of its conditions on both sides; and the way back after bad steps."""
+"""Saves of a session, with both sides of each condition, and the rollback after non-finite steps."""
 
 from __future__ import annotations
 
@@ -29,12 +29,17 @@ def _session(tmp_path: Path) -> Iterator[Small]:
     ("age", "skipped", "found_bad", "due"),
     [
         (EVERY_S, None, None, True), (EVERY_S - 0.001, None, None, False), (EVERY_S + 100, None, None, True),
-        (EVERY_S, 7, None, False),  # the newest steps have gone wrong
-        (EVERY_S, None, 7, False),  # as their metrics tell only now
+        (EVERY_S, 7, None, False),  # the newest steps are non-finite
+        (EVERY_S, None, 7, False),  # the same, known only once the metrics are drained
     ],
 )  # fmt: skip
-def test_a_save_is_due_when_the_last_one_is_old_enough_and_the_state_a_good_one(
-    session: Small, monkeypatch: pytest.MonkeyPatch, age: float, skipped: int | None, found_bad: int | None, due: bool
+def test_a_save_is_due_when_the_last_one_is_old_and_the_state_is_finite(
+    session: Small,
+    monkeypatch: pytest.MonkeyPatch,
+    age: float,
+    skipped: int | None,
+    found_bad: int | None,
+    due: bool,
 ) -> None:
     clock = set_clock(monkeypatch)
     session.trainer.last_save = clock.now - age
@@ -42,7 +47,7 @@ def test_a_save_is_due_when_the_last_one_is_old_enough_and_the_state_a_good_one(
     assert session.saver.due(session.trainer) is due
 
 
-def test_a_save_takes_the_state_of_now_and_counts_its_own_time(session: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_save_contains_the_current_state_and_counts_its_time(session: Small, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = set_clock(monkeypatch)
     clock.now = 5000.0
     session.trainer.stopwatch.switch("compute")
@@ -53,14 +58,14 @@ def test_a_save_takes_the_state_of_now_and_counts_its_own_time(session: Small, m
     session.save(8, pinned=True)
     assert session.trainer.last_save == 5000.0
     assert session.trainer.stopwatch.switch("data") == "compute"
-    assert session.facts(8)["choices"]["micro_batches"] == 2
-    assert session.facts(8)["loss_scale"] == [4096.0, 0.0]
-    assert session.saver.folder.rollback_step == 5, "the newest step before those that went wrong"
-    saved = [(event.step, event.best, event.pinned) for event in session.said if isinstance(event, CheckpointSaved)]
+    assert session.meta(8)["choices"]["micro_batches"] == 2
+    assert session.meta(8)["loss_scale"] == [4096.0, 0.0]
+    assert session.saver.folder.rollback_step == 5, "the newest step before the non-finite ones"
+    saved = [(event.step, event.best, event.pinned) for event in session.logged if isinstance(event, CheckpointSaved)]
     assert saved == [(2, False, False), (5, True, False), (8, False, True)]
 
 
-def test_steps_before_a_step_are_below_it_and_the_newest_comes_first(session: Small) -> None:
+def test_earlier_steps_are_listed_newest_first(session: Small) -> None:
     for step in (1, 4, 6):
         session.save(step)
     assert session.saver.steps_before(None) == []
@@ -69,7 +74,7 @@ def test_steps_before_a_step_are_below_it_and_the_newest_comes_first(session: Sm
     assert session.saver.steps_before(7) == [6, 4, 1]
 
 
-def test_what_came_after_a_step_is_put_aside_and_the_step_stays(session: Small) -> None:
+def test_checkpoints_after_a_step_are_set_aside(session: Small) -> None:
     for step in (1, 4, 6):
         session.save(step)
     session.saver.set_aside_after(4)
@@ -83,11 +88,11 @@ def never(*_: object) -> bool:
 
 
 def saved(session: Small) -> list[int]:
-    return [event.step for event in session.said if isinstance(event, CheckpointSaved)]
+    return [event.step for event in session.logged if isinstance(event, CheckpointSaved)]
 
 
-def wait_only_for_what_was_handed_over(monkeypatch: pytest.MonkeyPatch, session: Small) -> None:
-    """Fail a wait for a step that nobody has handed to the writer: it would last for two minutes."""
+def fail_waits_for_unknown_steps(monkeypatch: pytest.MonkeyPatch, session: Small) -> None:
+    """Fail a wait for a step that was not handed to the writer: it would last two minutes."""
     known: set[int] = set()
     writer = session.saver._writer
     submit, found, wait_for = writer.submit, writer.mark_written, writer.wait_for
@@ -104,20 +109,18 @@ def wait_only_for_what_was_handed_over(monkeypatch: pytest.MonkeyPatch, session:
         assert step in known
         return wait_for(step, timeout)
 
-    for name, instead in (("submit", note_submit), ("mark_written", note_found), ("wait_for", wait)):
-        monkeypatch.setattr(writer, name, instead)
+    for name, replacement in (("submit", note_submit), ("mark_written", note_found), ("wait_for", wait)):
+        monkeypatch.setattr(writer, name, replacement)
 
 
-def test_a_run_ends_with_its_last_state_on_the_disk_and_does_not_save_it_twice(
-    session: Small, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wait_only_for_what_was_handed_over(monkeypatch, session)
+def test_the_last_state_is_saved_once(session: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    fail_waits_for_unknown_steps(monkeypatch, session)
     session.trainer.state.step = 3
     session.saver.save_final(session.trainer, never, never)
     assert saved(session) == [3]
     session.saver.save_final(session.trainer, never, never)
     assert saved(session) == [3]
-    session.saver.mark_stale()  # something else has changed since
+    session.saver.mark_stale()  # the state has changed in another way
     session.saver.save_final(session.trainer, never, never)
     assert saved(session) == [3, 3]
     session.trainer.state.step = 4
@@ -126,12 +129,12 @@ def test_a_run_ends_with_its_last_state_on_the_disk_and_does_not_save_it_twice(
     session.trainer.state.step = 5
     session.saver.resumed_from(5)
     session.saver.save_final(session.trainer, never, never)
-    assert saved(session) == [3, 3, 4], "a resume has found it on the disk"
+    assert saved(session) == [3, 3, 4], "the resumed step is already on the disk"
 
 
 @pytest.mark.parametrize("name", ["0.weight", "1.running_var", "3.bias"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_state_with_one_value_that_is_not_finite_is_not_saved(session: Small, name: str, value: float) -> None:
+def test_a_state_with_one_non_finite_value_is_not_saved(session: Small, name: str, value: float) -> None:
     with torch.no_grad():
         session.trainer.state.model.state_dict()[name].view(-1)[-1] = value
     with pytest.raises(DivergedError, match="the weights are NaN or infinite after step 0, so they are not saved"):
@@ -140,27 +143,27 @@ def test_a_state_with_one_value_that_is_not_finite_is_not_saved(session: Small, 
 
 
 @pytest.mark.parametrize("patience", [0, 2])
-def test_a_full_disk_is_tried_twice_and_then_as_often_as_somebody_says(
+def test_a_full_disk_is_tried_twice_and_then_on_request(
     session: Small, monkeypatch: pytest.MonkeyPatch, patience: int
 ) -> None:
     monkeypatch.setattr(CheckpointWriter, "_check_space", full_disk)
-    asked: list[str] = []
+    problems: list[str] = []
 
     def try_again(problem: str) -> bool:
-        asked.append(problem)
-        return len(asked) <= patience
+        problems.append(problem)
+        return len(problems) <= patience
 
     session.trainer.state.step = 3
     with pytest.raises(DiskError, match="step 3 could not be saved: No space left on device"):
         session.saver.save_final(session.trainer, try_again, never)
-    assert len(session.of(CheckpointFailed)) == 2 + patience
-    assert len(asked) == patience + 1
+    assert len(session.events_of(CheckpointFailed)) == 2 + patience
+    assert len(problems) == patience + 1
     with pytest.raises(DiskError):
         session.saver.save_final(session.trainer, lambda _: True, never)
-    assert len(session.of(CheckpointFailed)) == 2 + patience, "it was given up"
+    assert len(session.events_of(CheckpointFailed)) == 2 + patience, "not tried again"
 
 
-def test_a_write_that_takes_too_long_is_a_problem(session: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_that_takes_too_long_is_an_error(session: Small, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CheckpointWriter, "wait_for", lambda *_: None)
     clock = set_clock(monkeypatch)
     session.trainer.state.step = 3
@@ -174,16 +177,14 @@ def test_a_write_that_takes_too_long_is_a_problem(session: Small, monkeypatch: p
     assert session.saver.wait_for(3) == "not written within 120 s"
 
 
-def test_a_write_that_somebody_does_not_wait_for_is_given_up(session: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_wait_for_a_write_can_be_given_up(session: Small, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CheckpointWriter, "wait_for", lambda *_: None)
     session.trainer.state.step = 3
     with pytest.raises(DiskError, match="the disk has not responded yet"):
         session.saver.save_final(session.trainer, lambda _: True, lambda: True)
 
 
-def test_the_best_is_read_from_the_disk_or_said_not_to_be_there(
-    session: Small, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_best_is_read_from_the_disk_or_an_error(session: Small, monkeypatch: pytest.MonkeyPatch) -> None:
     session.save(2, best=True)
     session.save(3)
     assert session.saver.saved_best(2).step == 2
@@ -195,105 +196,105 @@ def test_the_best_is_read_from_the_disk_or_said_not_to_be_there(
     assert session.saver.saved_best(2).step == 2
 
 
-# The way back ---------------------------------------------------------------------------------------------------------
+# Rollback -------------------------------------------------------------------------------------------------------------
 
 
 def held(session: Small, *saved_at: int, skipped_from: int = 6, step: int = 9) -> Rollback:
-    """A run that is held after bad steps, with checkpoints of some steps."""
+    """A run held after non-finite steps, with checkpoints of some steps."""
     for one in saved_at:
         session.save(one)
     session.trainer.state.step = step
     session.trainer.skipped_from = session.trainer.found_bad = skipped_from
-    session.said.clear()
-    return Rollback(session.saver, session.said.append)
+    session.logged.clear()
+    return Rollback(session.saver, session.logged.append)
 
 
 @pytest.mark.parametrize(("saved_at", "name"), [((2, 5, 6), "step-00000005.safetensors"), ((6, 7), ""), ((), "")])
-def test_the_offer_counts_the_bad_steps_and_names_the_newest_checkpoint_before_them(
+def test_the_offer_of_a_rollback_names_the_newest_checkpoint_before_bad_steps(
     session: Small, saved_at: tuple[int, ...], name: str
 ) -> None:
     held(session, *saved_at).offer(9, 6)
-    assert session.said == [Diverged(step=9, in_a_row=4, checkpoint=name)]
+    assert session.logged == [Diverged(step=9, in_a_row=4, checkpoint=name)]
 
 
-def test_a_return_takes_up_the_newest_good_checkpoint_at_half_the_rate_and_saves_that(session: Small) -> None:
-    way_back = held(session, 2, 5, 7)
-    assert way_back.perform(session.trainer) == ""
+def test_a_rollback_restores_the_newest_good_checkpoint_at_half_the_rate(session: Small) -> None:
+    rollback = held(session, 2, 5, 7)
+    assert rollback.perform(session.trainer) == ""
     state = session.trainer.state
     assert (state.step, state.schedule.at(5)) == (5, 0.05)
-    (resumed,), (edited,) = session.of(Resumed), session.of(LrEdited)
+    (resumed,), (edited,) = session.events_of(Resumed), session.events_of(LrEdited)
     assert resumed == Resumed(step=5, epoch=0, checkpoint="step-00000005.safetensors", lr_edits=[])
     assert edited == LrEdited(step=5, factor=0.5, lr=0.05)
     assert session.saver.wait_for(5) == ""
-    assert session.facts(5)["lr_edits"] == [(5, 0.5)]
-    assert session.saver.folder.steps() == [2, 5], "step 7 is put aside"
+    assert session.meta(5)["lr_edits"] == [(5, 0.5)]
+    assert session.saver.folder.steps() == [2, 5], "step 7 is set aside"
 
 
-def test_a_damaged_checkpoint_is_passed_over_on_the_way_back(session: Small) -> None:
-    way_back = held(session, 2, 5)
+def test_a_rollback_skips_a_damaged_checkpoint(session: Small) -> None:
+    rollback = held(session, 2, 5)
     path = session.saver.folder.at(5)
     path.write_bytes(path.read_bytes()[:-1])
-    assert way_back.perform(session.trainer) == ""
+    assert rollback.perform(session.trainer) == ""
     assert session.trainer.state.step == 2
-    (warned,) = session.of(Warned)
+    (warned,) = session.events_of(Warned)
     assert isinstance(warned, Warned)
     assert warned.message.startswith(f"skipped damaged checkpoint {path}: damaged")
 
 
 @pytest.mark.parametrize(("saved_at", "skipped_from"), [((), 6), ((6, 7), 6), ((2, 5), None)])
-def test_without_a_checkpoint_before_bad_steps_there_is_no_return(
+def test_no_rollback_without_a_checkpoint_before_bad_steps(
     session: Small, saved_at: tuple[int, ...], skipped_from: int | None
 ) -> None:
-    way_back = held(session, *saved_at)
+    rollback = held(session, *saved_at)
     session.trainer.skipped_from = skipped_from
-    assert "needs non-finite steps (NaN/Inf)" in way_back.perform(session.trainer)
+    assert "needs non-finite steps (NaN/Inf)" in rollback.perform(session.trainer)
     assert session.trainer.state.step == 9
-    assert session.said == []
+    assert session.logged == []
 
 
-def test_a_return_goes_on_where_what_came_after_cannot_be_put_aside(
+def test_a_rollback_continues_where_later_checkpoints_cannot_be_set_aside(
     session: Small, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    way_back = held(session, 2, 5)
+    rollback = held(session, 2, 5)
     monkeypatch.setattr(session.saver, "set_aside_after", full_disk)
-    assert way_back.perform(session.trainer) == ""
-    (warned,) = session.of(Warned)
+    assert rollback.perform(session.trainer) == ""
+    (warned,) = session.events_of(Warned)
     assert isinstance(warned, Warned)
     assert "some checkpoints after step 5 could not be set aside: No space left on device" in warned.message
     assert session.saver.wait_for(5) == ""
-    assert session.facts(5)["lr_edits"] == [(5, 0.5)]
+    assert session.meta(5)["lr_edits"] == [(5, 0.5)]
 
 
-def test_a_return_waits_for_no_write(session: Small, monkeypatch: pytest.MonkeyPatch) -> None:
-    way_back = held(session, 2)
+def test_a_rollback_is_refused_while_a_checkpoint_is_written(session: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    rollback = held(session, 2)
     monkeypatch.setattr(saver_module, "_IDLE_S", 0.01)
     monkeypatch.setattr(CheckpointWriter, "wait_until_idle", lambda *_: False)
-    assert way_back.perform(session.trainer) == "a checkpoint is still being written; try again"
+    assert rollback.perform(session.trainer) == "a checkpoint is still being written; try again"
     assert session.trainer.state.step == 9
 
 
 @pytest.mark.parametrize(
     ("best_at", "best_step", "expected", "pointed_to"),
     [(2, 2, (2, 0.5), 2), (2, 3, (3, 0.5), 2), (7, 2, (2, 0.5), 2), (7, 3, (-1, None), None)],
-    ids=["it stays", "the newest could not be written", "an earlier one is pointed to", "there is none any more"],
+    ids=["kept", "newest not written", "earlier one", "none left"],
 )
-def test_the_best_after_a_return_is_one_that_is_there(
+def test_the_best_after_a_rollback_is_an_existing_checkpoint(
     session: Small, best_at: int, best_step: int, expected: tuple[int, float | None], pointed_to: int | None
 ) -> None:
     state = session.trainer.state
     state.best.step, state.best.accuracy, state.best.improved_step = best_step, 0.5, best_step
     session.save(2, best=best_at == 2)
     session.save(7, best=best_at == 7)
-    way_back = held(session)
-    assert way_back.perform(session.trainer) == ""
+    rollback = held(session)
+    assert rollback.perform(session.trainer) == ""
     assert (state.best.step, state.best.accuracy) == expected
     folder = session.saver.folder
     assert folder.pointer("best") == (None if pointed_to is None else folder.at(pointed_to))
 
 
-def test_the_end_without_a_way_back_counts_the_steps_and_names_the_rate(session: Small) -> None:
+def test_an_end_without_rollback_counts_the_steps_and_names_the_rate(session: Small) -> None:
     for step in (8, 9):
         session.trainer.state.schedule.edit(step, 0.5)
     error = str(divergence_error(session.trainer, 9, 6))
     assert "4 steps in a row up to step 9 had a NaN or infinite loss" in error
-    assert "(learning rate 0.05)" in error, "that of the ninth step, whose number from 0 is 8"
+    assert "(learning rate 0.05)" in error, "that of step 9, whose index is 8"

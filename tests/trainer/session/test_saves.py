@@ -1,4 +1,4 @@
-"""When a run saves, and that training does not wait for it."""
+"""The steps at which a run saves; training does not wait for saves."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ pytestmark = pytest.mark.usefixtures("narrow_network")
 
 
 def saved_steps(config: Config, runs_dir: Path, monkeypatch: pytest.MonkeyPatch, *, age_s: float) -> list[int]:
-    """Steps whose state a run of three epochs of four steps hands to the writer, beside its best.
+    """Steps whose state a run of three epochs of four steps saves, other than as its best.
 
-    Args:
-        age_s: Of the last save, whenever the loop asks; the clocks stand still otherwise, so that no machine is too slow.
+    The last save is always `age_s` old: the clocks stand still, so that no machine is too slow.
     """
     taken: list[int] = []
     submit = CheckpointWriter.submit
 
-    def noting(writer: CheckpointWriter, checkpoint: Checkpoint, *, pinned: bool = False, best: bool = False) -> None:
+    def recording(
+        writer: CheckpointWriter, checkpoint: Checkpoint, *, pinned: bool = False, best: bool = False
+    ) -> None:
         if not best:
             taken.append(checkpoint.step)
         submit(writer, checkpoint, pinned=pinned, best=best)
@@ -36,7 +37,7 @@ def saved_steps(config: Config, runs_dir: Path, monkeypatch: pytest.MonkeyPatch,
     with monkeypatch.context() as patched:
         saved_at = set_clock(patched, build, saver)
         set_clock(patched, loop).now = saved_at.now + age_s
-        patched.setattr(CheckpointWriter, "submit", noting)
+        patched.setattr(CheckpointWriter, "submit", recording)
         train(longer(config, 3), runs_dir)
     return taken
 
@@ -50,7 +51,7 @@ def never_best(config: Config, **checkpoint: object) -> Config:
     )
 
 
-def test_an_epoch_ends_with_a_save_unless_the_last_one_is_young(
+def test_an_epoch_ends_with_a_save_unless_the_last_one_is_recent(
     folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = never_best(folder_config)
@@ -60,23 +61,23 @@ def test_an_epoch_ends_with_a_save_unless_the_last_one_is_young(
     assert saved_steps(unwanted, tmp_path / "unwanted", monkeypatch, age_s=10.0) == []
 
 
-def test_training_does_not_wait_for_a_disk_that_does_not_answer(
+def test_training_does_not_wait_for_an_unresponsive_disk(
     folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answers, asked = threading.Event(), threading.Event()
+    responds, called = threading.Event(), threading.Event()
 
     def hang(*_: object) -> None:
-        asked.set()
-        answers.wait(60)
+        called.set()
+        responds.wait(60)
 
     monkeypatch.setattr(CheckpointWriter, "_check_space", hang)
     run = new_run(longer(never_best(folder_config, every_s=0.01), 1000), tmp_path)
     thread = start(run)
-    assert asked.wait(60)
+    assert called.wait(60)
     before = wait_for(run.run_dir, lambda view: view.step > 0).step
     wait_for(run.run_dir, lambda view: view.step > before + 20)
     assert events_of(run.run_dir, CheckpointSaved) == []
-    answers.set()
+    responds.set()
     thread.stop()
     assert thread.join(30)
     assert thread.exit_code == 0

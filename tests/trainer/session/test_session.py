@@ -39,7 +39,7 @@ pytestmark = pytest.mark.usefixtures("narrow_network")
 
 
 @pytest.mark.whole_network
-def test_a_run_learns_and_leaves_everything_behind(folder_config: Config, tmp_path: Path) -> None:
+def test_a_run_learns_and_writes_all_its_files(folder_config: Config, tmp_path: Path) -> None:
     slowly = folder_config.optim.model_copy(update={"lr": 0.002})  # at 0.05 eight steps are too few to settle
     thread = train(folder_config.model_copy(update={"optim": slowly}), tmp_path / "runs")
     run = thread.run.run_dir
@@ -76,7 +76,7 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_does_not(
     assert losses[0] != losses[2]
 
 
-def test_a_run_without_a_socket_trains_and_says_so(
+def test_a_run_without_a_socket_trains_with_a_warning(
     folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse() -> Path:
@@ -89,7 +89,7 @@ def test_a_run_without_a_socket_trains_and_says_so(
     assert any("not control it" in warning and "mode 0700" in warning for warning in warnings), warnings
 
 
-def test_clients_that_send_rubbish_do_not_stop_a_trainer(folder_config: Config, tmp_path: Path) -> None:
+def test_invalid_input_of_clients_does_not_stop_a_trainer(folder_config: Config, tmp_path: Path) -> None:
     run = new_run(longer(folder_config, 5000), tmp_path / "runs")
     thread = start(run)
     before = wait_for(run.run_dir, lambda view: view.step > 0).step
@@ -104,8 +104,8 @@ def test_clients_that_send_rubbish_do_not_stop_a_trainer(folder_config: Config, 
     assert thread.exit_code == 0
 
 
-def test_pause_holds_at_a_step_and_the_other_commands_act_meanwhile(folder_config: Config, tmp_path: Path) -> None:
-    # No evaluation of an epoch: a pause in the middle of one would rightly refuse another.
+def test_other_commands_act_during_a_pause(folder_config: Config, tmp_path: Path) -> None:
+    # No evaluations at epochs: during one, another would be refused.
     config = folder_config.model_copy(
         update={
             "train": folder_config.train.model_copy(update={"epochs": 40}),
@@ -117,15 +117,17 @@ def test_pause_holds_at_a_step_and_the_other_commands_act_meanwhile(folder_confi
     wait_for(run.run_dir, lambda view: view.step >= 1)
     thread.commands.send(cmd.Pause())
     paused = wait_for(run.run_dir, lambda view: view.state is RunState.PAUSED)
-    save, measure, rate = cmd.SaveCheckpoint(), cmd.Evaluate(), cmd.SetLr(lr=0.01)
-    for command in (save, measure, rate):
+    save, evaluation, rate = cmd.SaveCheckpoint(), cmd.Evaluate(), cmd.SetLr(lr=0.01)
+    for command in (save, evaluation, rate):
         thread.commands.send(command)
     view = wait_for(
         run.run_dir,
-        lambda view: {c.command_id for c in (save, measure, rate)} <= set(view.acknowledged) and bool(view.checkpoints),
+        lambda view: (
+            {c.command_id for c in (save, evaluation, rate)} <= set(view.acknowledged) and bool(view.checkpoints)
+        ),
     )
     assert view.state is RunState.PAUSED
-    assert all(view.acknowledged[c.command_id].ok for c in (save, measure, rate))
+    assert all(view.acknowledged[c.command_id].ok for c in (save, evaluation, rate))
     assert view.checkpoints[-1].pinned
     assert view.last_evaluation is not None
     held_at = view.lr_edits[-1][0]
@@ -144,10 +146,10 @@ def test_an_open_dashboard_keeps_its_session_after_the_last_epoch(folder_config:
     run = new_run(folder_config, tmp_path)
     thread = start(run, hold_open=True)
     wait_for(run.run_dir, lambda view: view.state is RunState.FINISHED)
-    measure, rate = cmd.Evaluate(), cmd.SetLr(lr=0.1)
-    thread.commands.send(measure)
+    evaluation, rate = cmd.Evaluate(), cmd.SetLr(lr=0.1)
+    thread.commands.send(evaluation)
     thread.commands.send(rate)
-    view = wait_for(run.run_dir, lambda view: {rate.command_id, measure.command_id} <= set(view.acknowledged))
+    view = wait_for(run.run_dir, lambda view: {rate.command_id, evaluation.command_id} <= set(view.acknowledged))
     wait_for(run.run_dir, lambda view: view.state is RunState.FINISHED and view.evaluations[-1].trigger == "key")
     assert view.evaluations[-1].trigger == "key"
     assert view.acknowledged[rate.command_id].message == "all steps are done"
@@ -157,20 +159,20 @@ def test_an_open_dashboard_keeps_its_session_after_the_last_epoch(folder_config:
     assert thread.exit_code == 0
 
 
-def test_val_chooses_the_best_and_test_is_read_once(
+def test_val_selects_the_best_and_test_is_evaluated_once(
     make_folder: FolderMaker, make_config: ConfigMaker, tmp_path: Path
 ) -> None:
     root = make_folder(splits=("train", "val", "test"))
     config = make_config("data.kind=imagefolder", f"data.root={root}", "data.crop_pct=1.0")
     run = train(config, tmp_path / "runs").run.run_dir
-    measured = [(e.split, e.trigger) for e in events_of(run, Evaluated)]
-    assert measured == [("val", "epoch"), ("val", "epoch"), ("test", "end")]
+    evaluated = [(e.split, e.trigger) for e in events_of(run, Evaluated)]
+    assert evaluated == [("val", "epoch"), ("val", "epoch"), ("test", "end")]
     assert all(e.split == "val" for e in events_of(run, Evaluated) if e.best)
     with run.results.open() as file:
         rows = list(csv.DictReader(file))
     assert all(row["val/accuracy"] for row in rows)
     best = max(rows, key=lambda row: (float(row["val/accuracy"]), -float(row["val/loss"])))
-    assert [row for row in rows if row["test/accuracy"]] == [best], "the weights that val has chosen are tested, once"
+    assert [row for row in rows if row["test/accuracy"]] == [best], "only the weights chosen on val are tested"
 
 
 def test_val_fraction_is_stratified_and_leaves_test_alone(make_config: ConfigMaker, tmp_path: Path) -> None:
@@ -181,20 +183,20 @@ def test_val_fraction_is_stratified_and_leaves_test_alone(make_config: ConfigMak
     assert splits.selection_split == "val"
 
 
-def test_flip_tta_stands_beside_plain_accuracy(folder_config: Config, tmp_path: Path) -> None:
+def test_flip_tta_is_reported_beside_plain_accuracy(folder_config: Config, tmp_path: Path) -> None:
     config = folder_config.model_copy(update={"eval": folder_config.eval.model_copy(update={"tta": "flip"})})
-    measured = events_of(train(config, tmp_path).run.run_dir, Evaluated)
-    assert all(event.accuracy_tta is not None and 0 <= event.accuracy_tta <= 1 for event in measured)
+    evaluated = events_of(train(config, tmp_path).run.run_dir, Evaluated)
+    assert all(event.accuracy_tta is not None and 0 <= event.accuracy_tta <= 1 for event in evaluated)
 
 
-def test_gradient_accumulation_takes_the_same_batches(folder_config: Config, tmp_path: Path) -> None:
+def test_gradient_accumulation_uses_the_same_batches(folder_config: Config, tmp_path: Path) -> None:
     config = folder_config.model_copy(update={"train": folder_config.train.model_copy(update={"grad_accum_steps": 2})})
     view = view_of(train(config, tmp_path).run.run_dir)
     assert view.total_steps == 8
     assert all(math.isfinite(loss) for loss in view.train_loss.y)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(folder_config: Config, tmp_path: Path) -> None:
+def test_a_non_finite_loss_stops_the_run_and_is_never_saved(folder_config: Config, tmp_path: Path) -> None:
     config = folder_config.model_copy(
         update={
             "optim": folder_config.optim.model_copy(update={"lr": 1000.0}),
@@ -215,11 +217,15 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(folder_confi
 @pytest.mark.parametrize(
     ("error", "advice", "saved"),
     [
-        ("CUDA out of memory. Tried to allocate 2.00 GiB", "lower eval.batch_size", 6),  # the state is that of step 6
-        ("CUDA error: device-side assert triggered", "device-side assert", 4),  # nobody knows
+        (
+            "CUDA out of memory. Tried to allocate 2.00 GiB",
+            "lower eval.batch_size",
+            6,
+        ),  # the state is still that of step 6
+        ("CUDA error: device-side assert triggered", "device-side assert", 4),  # the state may be corrupt
     ],
 )
-def test_an_error_of_the_training_thread_is_a_state_with_a_way_on(
+def test_an_error_of_the_training_thread_is_reported_with_advice(
     folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: str, advice: str, saved: int
 ) -> None:
     from trainer.training.step import TrainStep
@@ -239,12 +245,12 @@ def test_an_error_of_the_training_thread_is_a_state_with_a_way_on(
     assert view.failure is not None
     assert advice in view.failure.error
     assert view.failure.checkpoint == file_name(saved)
-    assert view.step <= 6, "the step that failed has left no metrics"
+    assert view.step <= 6, "the failed step has no metrics"
     assert view.failure.resume == f"r18-tui --resume {thread.run.run_dir.path}"
     assert error in thread.run.run_dir.log.read_text()
 
 
-def test_a_trainer_that_waits_for_images_still_takes_commands(
+def test_a_trainer_that_waits_for_images_takes_commands(
     folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     epoch = ResidentBatches.epoch
@@ -268,7 +274,7 @@ def test_a_trainer_that_waits_for_images_still_takes_commands(
     assert CheckpointFolder(thread.run.run_dir, keep=2).steps() == [1]
 
 
-def test_an_evaluation_that_runs_out_of_memory_is_made_in_smaller_batches(
+def test_an_evaluation_out_of_memory_is_retried_in_smaller_batches(
     folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
@@ -282,24 +288,24 @@ def test_an_evaluation_that_runs_out_of_memory_is_made_in_smaller_batches(
     monkeypatch.setattr("trainer.training.interim_evaluation.evaluate", small_memory)
     thread = train(folder_config, tmp_path)
     assert thread.exit_code == 0
-    assert sizes == [64, 32, 16, 16], "found once, for all evaluations of the run"
+    assert sizes == [64, 32, 16, 16], "determined once for all evaluations of the run"
     assert any("16 images at a time" in note.text for note in view_of(thread.run.run_dir).notes)
 
 
-def test_a_run_whose_images_have_gone_saves_its_last_step(folder_config: Config, tmp_path: Path) -> None:
-    """The folder vanishes at the first evaluation, and is back at the resume."""
+def test_a_run_whose_images_disappear_saves_its_last_step(folder_config: Config, tmp_path: Path) -> None:
+    """The folder disappears at the first evaluation and is restored before the resume."""
     data = folder_config.data.model_copy(update={"cache": "none", "workers": 0})
     root, away = Path(data.root), Path(data.root).with_name("away")
     run = new_run(folder_config.model_copy(update={"data": data}), tmp_path)
     thread, publish = TrainingThread(run, hold_open=False), run.log.publish
 
-    def watch(event: Event) -> object:
+    def hide_images(event: Event) -> object:
         if isinstance(event, StateChanged) and event.state == "evaluating":
             run.log.publish = publish  # type: ignore[method-assign]
             root.rename(away)
         return publish(event)
 
-    run.log.publish = watch  # type: ignore[method-assign, assignment]
+    run.log.publish = hide_images  # type: ignore[method-assign, assignment]
     thread.start()
     assert thread.join(60)
     view = view_of(run.run_dir)
@@ -312,10 +318,10 @@ def test_a_run_whose_images_have_gone_saves_its_last_step(folder_config: Config,
     assert train(folder_config, tmp_path, resume=run.run_dir).exit_code == 0
 
 
-def test_a_step_that_runs_out_of_memory_is_taken_again_in_smaller_parts(
+def test_a_step_out_of_memory_is_retried_in_smaller_parts(
     folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The weights are then those of a run with as many micro-batches from the start, and a resume begins with them."""
+    """The weights equal those of a run with that many micro-batches from the start, and a resume keeps the number."""
     from trainer.training import step as step_module
 
     halves = folder_config.train.model_copy(update={"grad_accum_steps": 2})
@@ -330,17 +336,17 @@ def test_a_step_that_runs_out_of_memory_is_taken_again_in_smaller_parts(
 
     monkeypatch.setattr(step_module, "losses_of", small_only)
     run = train(folder_config, tmp_path).run.run_dir
-    assert refused == [8], "once, and never again"
+    assert refused == [8], "only once"
     (warning,) = [event.message for event in events_of(run, Warned) if "out of memory" in event.message]
     assert "at step 1: repeated. Batches are now split into 2 micro-batches" in warning
     whole, cut = (read_checkpoint(CheckpointFolder(r, keep=2).at(8)) for r in (planned, run))
     names = [name for name in whole.tensors if "num_batches" not in name]
     assert all(torch.equal(whole.tensors[name], cut.tensors[name]) for name in names)
     train(folder_config, tmp_path, resume=run, overrides=("train.epochs=3",))
-    assert refused == [8], "a resume begins with parts of that size"
+    assert refused == [8], "a resume keeps that size"
 
 
-def test_weights_that_the_last_step_spoils_are_not_called_a_full_disk(
+def test_weights_ruined_by_the_last_step_are_not_reported_as_a_full_disk(
     folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from trainer.training.step import TrainStep
@@ -363,10 +369,10 @@ def test_weights_that_the_last_step_spoils_are_not_called_a_full_disk(
 
 
 @pytest.mark.parametrize("after_the_end", [False, True])
-def test_an_evaluation_that_fails_is_answered(
+def test_a_failed_evaluation_is_answered(
     folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after_the_end: bool
 ) -> None:
-    """It ends a run that trains, and leaves one that is complete as it is."""
+    """It ends a training run and leaves a completed one unchanged."""
     from trainer.training import interim_evaluation
 
     epochs = folder_config.train.model_copy(update={"epochs": 2 if after_the_end else 5000})
@@ -379,10 +385,10 @@ def test_an_evaluation_that_fails_is_answered(
         raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     monkeypatch.setattr(interim_evaluation, "evaluate", full)
-    measure = cmd.Evaluate()
-    thread.commands.send(measure)
-    view = wait_for(run.run_dir, lambda view: measure.command_id in view.acknowledged)
-    assert "out of memory" in view.acknowledged[measure.command_id].message
+    evaluation = cmd.Evaluate()
+    thread.commands.send(evaluation)
+    view = wait_for(run.run_dir, lambda view: evaluation.command_id in view.acknowledged)
+    assert "out of memory" in view.acknowledged[evaluation.command_id].message
     thread.stop()
     assert thread.join(60)
     assert thread.exit_code == (0 if after_the_end else 1)
@@ -390,7 +396,7 @@ def test_an_evaluation_that_fails_is_answered(
     assert "Tried to allocate" in run.run_dir.log.read_text()
 
 
-def test_a_run_that_has_ended_does_not_go_back(
+def test_an_ended_run_is_not_rolled_back(
     folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = new_run(folder_config, tmp_path)
@@ -404,7 +410,7 @@ def test_a_run_that_has_ended_does_not_go_back(
 
 
 @pytest.mark.parametrize("which", ["heartbeat", "training"])
-def test_a_run_that_no_thread_can_be_started_for_has_failed_and_says_so(
+def test_a_run_whose_thread_cannot_be_started_fails_with_the_reason(
     folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str
 ) -> None:
     begin = threading.Thread.start
@@ -425,21 +431,21 @@ def test_a_run_that_no_thread_can_be_started_for_has_failed_and_says_so(
     assert not is_live(thread.run.run_dir)
 
 
-def test_evaluating_once_more_after_the_end_works_with_val_and_test(
+def test_an_evaluation_after_the_end_covers_val_and_test(
     make_folder: FolderMaker, make_config: ConfigMaker, tmp_path: Path
 ) -> None:
     root = make_folder(splits=("train", "val", "test"))
     run = new_run(make_config("data.kind=imagefolder", f"data.root={root}", "data.crop_pct=1.0"), tmp_path / "runs")
     thread = start(run, hold_open=True)
     wait_for(run.run_dir, lambda view: view.state is RunState.FINISHED)
-    measure = cmd.Evaluate()
-    thread.commands.send(measure)
-    view = wait_for(run.run_dir, lambda view: measure.command_id in view.acknowledged)
-    assert view.acknowledged[measure.command_id].ok
+    evaluation = cmd.Evaluate()
+    thread.commands.send(evaluation)
+    view = wait_for(run.run_dir, lambda view: evaluation.command_id in view.acknowledged)
+    assert view.acknowledged[evaluation.command_id].ok
     by_key = [event for event in events_of(run.run_dir, Evaluated) if event.trigger == "key"]
     assert [event.split for event in by_key] == ["val", "test"]
     assert view.best is not None
-    assert by_key[1].step == view.best.step, "the weights that val has chosen"
+    assert by_key[1].step == view.best.step, "the weights chosen on val"
 
 
 @pytest.mark.whole_network
@@ -459,7 +465,7 @@ def test_fine_tuning_freezes_weights_and_statistics(folder_config: Config, tmp_p
     assert any("122 tensors loaded" in event.message for event in events_of(tuned, Warned))
 
 
-def test_weights_older_than_batch_norm_counters_make_a_backbone(folder_config: Config, tmp_path: Path) -> None:
+def test_weights_without_batch_norm_counters_make_a_backbone(folder_config: Config, tmp_path: Path) -> None:
     source = train(folder_config, tmp_path).run.run_dir
     state = read_checkpoint(CheckpointFolder(source, keep=2).at(8)).group("model")
     old = {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")}
@@ -469,7 +475,7 @@ def test_weights_older_than_batch_norm_counters_make_a_backbone(folder_config: C
     assert train(config, tmp_path).exit_code == 0
 
 
-def test_a_backbone_that_would_be_frozen_with_random_weights_is_refused(folder_config: Config, tmp_path: Path) -> None:
+def test_freezing_a_backbone_with_random_weights_is_refused(folder_config: Config, tmp_path: Path) -> None:
     source = train(folder_config, tmp_path).run.run_dir
     state = read_checkpoint(CheckpointFolder(source, keep=2).at(8)).group("model")
     save_file({name: t for name, t in state.items() if name != "layer2.0.bn1.weight"}, tmp_path / "part.safetensors")
@@ -483,7 +489,7 @@ def test_a_backbone_that_would_be_frozen_with_random_weights_is_refused(folder_c
     assert "layer2.0.bn1.weight" in failure.error
 
 
-def test_dropout_is_the_same_for_any_micro_batch(folder_config: Config, tmp_path: Path) -> None:
+def test_dropout_does_not_depend_on_the_micro_batch(folder_config: Config, tmp_path: Path) -> None:
     from trainer.model.resnet import Head
 
     head = Head(16, 3, dropout=0.5, seed=3)
@@ -495,7 +501,7 @@ def test_dropout_is_the_same_for_any_micro_batch(folder_config: Config, tmp_path
     for part in (slice(0, 5), slice(5, 12)):
         head.aim(positions[part], 2)
         parts.append(head(features[part]))
-    # Not to the bit: of another number of rows a processor may add up in another order.
+    # Not bit for bit: with another number of rows, a processor may add in another order.
     assert torch.allclose(whole, torch.cat(parts), rtol=0.0, atol=1e-6)
     head.eval()
     assert not torch.equal(head(features), whole)

@@ -1,4 +1,4 @@
-"""A request to stop (SIGTERM of a scheduler, a spot notice) in every phase of a run."""
+"""A request to stop, as by a scheduler, in every phase of a run."""
 
 from __future__ import annotations
 
@@ -39,36 +39,36 @@ PHASES: dict[str, tuple[cmd.Command | None, Callable[[Event, RunView], bool]]] =
     "before the first step": (None, entered("training")),
     "in training": (None, lambda event, view: isinstance(event, Steps) and view.step > 1),
     "in an evaluation": (None, entered("evaluating")),
-    "in an evaluation that was asked for": (cmd.Evaluate(), entered("evaluating")),
+    "in a requested evaluation": (cmd.Evaluate(), entered("evaluating")),
     "while paused": (cmd.Pause(), entered("paused")),
     "in an export": (cmd.Export(), lambda event, _: isinstance(event, ExportProgress)),
 }
-"""What is asked for after the first step, and the event at which the stop comes."""
+"""A command sent after the first step, and the event at which the stop comes."""
 
 
 @pytest.mark.parametrize(
     "phase", [pytest.param(name, marks=[needs_exporter] if "export" in name else []) for name in PHASES]
 )
-def test_a_stop_saves_the_last_step_within_seconds_and_the_run_goes_on(
+def test_a_stop_saves_the_last_step_within_seconds_for_a_resume(
     folder_config: Config, tmp_path: Path, phase: str
 ) -> None:
-    asked, begins = PHASES[phase]
+    command, begun = PHASES[phase]
     run = new_run(endless(folder_config), tmp_path)
     thread, publish, view, stopped_at = TrainingThread(run, hold_open=True), run.log.publish, RunView(), [0.0]
 
-    def watch(event: Event) -> object:
+    def stop_at_the_phase(event: Event) -> object:
         result = publish(event)
         if isinstance(event, Steps):
             first = view.step == 0
             view.step = event.first_step + len(event.loss) - 1
-            if first and asked is not None:
-                thread.commands.send(asked)
-        if not stopped_at[0] and begins(event, view):
+            if first and command is not None:
+                thread.commands.send(command)
+        if not stopped_at[0] and begun(event, view):
             stopped_at[0] = time.monotonic()
             thread.stop("SIGTERM", 143)
         return result
 
-    run.log.publish = watch  # type: ignore[method-assign,assignment]
+    run.log.publish = stop_at_the_phase  # type: ignore[method-assign,assignment]
     thread.start()
     assert thread.join(60)
     assert stopped_at[0], "the phase was never reached"
@@ -78,11 +78,11 @@ def test_a_stop_saves_the_last_step_within_seconds_and_the_run_goes_on(
     assert ended.finish is not None
     assert (ended.finish.reason, ended.finish.step) == ("SIGTERM", ended.step)
     assert ended.exporting is None
-    whole = read_checkpoint(CheckpointFolder(run.run_dir, keep=2).choose("latest"))
-    assert whole.step == ended.step
-    again = start(resumed_run(run.run_dir, tmp_path, f"train.epochs={ended.step // 4 + 1}"))
-    assert again.join(60)
-    assert again.exit_code == 0
+    saved = read_checkpoint(CheckpointFolder(run.run_dir, keep=2).choose("latest"))
+    assert saved.step == ended.step
+    resumed = start(resumed_run(run.run_dir, tmp_path, f"train.epochs={ended.step // 4 + 1}"))
+    assert resumed.join(60)
+    assert resumed.exit_code == 0
 
 
 @pytest.mark.parametrize(
@@ -95,14 +95,14 @@ def test_a_stop_saves_the_last_step_within_seconds_and_the_run_goes_on(
         ("cuda", ["data.image_size=224", "model.stem=imagenet"], 1000),
     ],
 )
-def test_an_evaluation_looks_for_a_stop_about_every_second(
+def test_an_evaluation_checks_for_a_stop_about_every_second(
     make_config: ConfigMaker, device: str, overrides: list[str], images: int
 ) -> None:
     config = make_config(*overrides, "eval.batch_size=1000")
     assert evaluation_batch(config, torch.device(device)) == images
 
 
-def test_a_stop_in_the_preparation_leaves_a_run_that_can_be_begun_again(folder_config: Config, tmp_path: Path) -> None:
+def test_a_run_stopped_during_preparation_can_be_resumed(folder_config: Config, tmp_path: Path) -> None:
     run = new_run(folder_config, tmp_path)
     thread = TrainingThread(run, hold_open=True)
     thread.stop("SIGTERM", 143)

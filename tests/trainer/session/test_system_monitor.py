@@ -1,4 +1,4 @@
-"""When readings of memory and device are published."""
+"""Readings of memory and device are published when they change noticeably."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ BEFORE = {"process_bytes": 1_000_000.0, "cpu_pct": 90.0}
 
 
 @pytest.mark.parametrize(
-    ("now", "news"),
+    ("now", "changed"),
     [
         (BEFORE, False),
         (BEFORE | {"process_bytes": 1_015_000.0, "cpu_pct": 94.0}, False),
@@ -20,5 +20,5 @@ BEFORE = {"process_bytes": 1_000_000.0, "cpu_pct": 90.0}
         ({"cpu_pct": 90.0}, True),
     ],
 )
-def test_what_has_hardly_moved_is_no_news(now: dict[str, float], news: bool) -> None:
-    assert _moved(BEFORE, now) is news
+def test_small_changes_of_readings_are_not_published(now: dict[str, float], changed: bool) -> None:
+    assert _moved(BEFORE, now) is changed

@@ -1,4 +1,4 @@
-"""A run is passed on to trackers: completely, once, and never in the way of training."""
+"""Logging a run to trackers: completely, once, and without affecting training."""
 
 from __future__ import annotations
 
@@ -43,35 +43,35 @@ CLASSES = ["cat", "[red]dog[/]"]
 
 @dataclass
 class Recorder:
-    """A sink that keeps what it is told."""
+    """A tracker that records its calls."""
 
-    told: list[tuple[Any, ...]] = field(default_factory=list)
+    calls: list[tuple[Any, ...]] = field(default_factory=list)
 
     def scalars(self, values: Mapping[str, float], *, step: int, time: float) -> None:
-        self.told.append(("scalars", step, dict(values)))
+        self.calls.append(("scalars", step, dict(values)))
 
     def histogram(self, name: str, values: Histogram, *, step: int, time: float) -> None:
-        self.told.append(("histogram", step, name))
+        self.calls.append(("histogram", step, name))
 
     def picture(self, name: str, png: bytes, *, step: int, time: float) -> None:
-        self.told.append(("picture", step, name))
+        self.calls.append(("picture", step, name))
 
     def note(self, text: str, *, step: int, time: float) -> None:
-        self.told.append(("note", step, text))
+        self.calls.append(("note", step, text))
 
     def back_to(self, step: int) -> None:
-        self.told.append(("back", step))
+        self.calls.append(("back", step))
 
     def flush(self) -> None:
-        self.told.append(("flush",))
+        self.calls.append(("flush",))
 
     def close(self, results: Mapping[str, float]) -> None:
-        self.told.append(("close", dict(results)))
+        self.calls.append(("close", dict(results)))
 
     @property
     def steps(self) -> list[int]:
-        """Steps whose loss was told, in order."""
-        return [what[1] for what in self.told if what[0] == "scalars" and "train/loss" in what[2]]
+        """Steps whose loss was logged, in order."""
+        return [call[1] for call in self.calls if call[0] == "scalars" and "train/loss" in call[2]]
 
 
 def started() -> Started:
@@ -116,7 +116,7 @@ def fed(events: Iterable[Event], seq: int = -1, step: int = 0) -> tuple[Recorder
     return sink, feed
 
 
-def test_steps_wait_for_a_checkpoint_that_a_resume_would_go_on_from() -> None:
+def test_steps_are_logged_only_after_a_checkpoint_includes_them() -> None:
     sink, feed = fed([started(), steps(1), steps(3), saved(2)])
     assert sink.steps == [1, 2]
     assert (feed.step, feed.held) == (2, 2)
@@ -125,90 +125,73 @@ def test_steps_wait_for_a_checkpoint_that_a_resume_would_go_on_from() -> None:
     assert feed.held == 0
 
 
-def test_what_a_resume_takes_back_is_never_told() -> None:
-    events = [
-        started(),
-        steps(1),
-        saved(2),
-        steps(3),
-        Resumed(step=2, epoch=0, checkpoint="x"),
-        steps(3),
-        steps(5),
-        saved(6),
-    ]
-    sink, _ = fed(events)
+def test_steps_undone_by_a_resume_are_never_logged() -> None:
+    resumed = Resumed(step=2, epoch=0, checkpoint="x")
+    sink, _ = fed([started(), steps(1), saved(2), steps(3), resumed, steps(3), steps(5), saved(6)])
     assert sink.steps == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_later_session_goes_on_where_the_one_before_has_ended() -> None:
+def test_a_later_session_continues_where_the_previous_one_ended() -> None:
     events = [started(), steps(1), saved(2), steps(3), Resumed(step=2, epoch=0, checkpoint="x"), steps(3), saved(4)]
     _, first = fed(events[:4])
     sink, _ = fed(events, first.seq, first.step)
     assert sink.steps == [3, 4]
 
 
-def test_a_return_to_an_earlier_checkpoint_is_told() -> None:
-    events = [
-        started(),
-        steps(1),
-        saved(2),
-        steps(3),
-        saved(4),
-        Resumed(step=2, epoch=0, checkpoint="x"),
-        steps(3),
-        saved(4),
-    ]
+def test_a_rollback_is_logged() -> None:
+    resumed = Resumed(step=2, epoch=0, checkpoint="x")
+    events = [started(), steps(1), saved(2), steps(3), saved(4), resumed, steps(3), saved(4)]
     sink, feed = fed(events)
-    assert ("back", 2) in sink.told
+    assert ("back", 2) in sink.calls
     assert sink.steps == [1, 2, 3, 4, 3, 4]
     again, _ = fed(events, feed.seq, feed.step)
-    assert ("back", 2) not in again.told, "it was told in the session before"
+    assert ("back", 2) not in again.calls, "logged in the previous session"
 
 
-def test_all_figures_are_told_by_name() -> None:
+def test_all_figures_are_logged_by_name() -> None:
     events = [
         started(), steps(1, count=4), layers(4), evaluated(4), Monitored(readings={"rss_bytes": 7.0}),
         NoteAdded(step=4, text="a note"), saved(4), Finished(reason="completed", step=4, epoch=1.0, exit_code=0),
     ]  # fmt: skip
     sink, feed = fed(events)
-    figures = {name: value for what in sink.told if what[0] == "scalars" for name, value in what[2].items()}
+    figures = {name: value for call in sink.calls if call[0] == "scalars" for name, value in call[2].items()}
     assert figures["train/images_per_s"] == 64.0
     assert (figures["test/accuracy"], figures["test_class/cat"], figures["test_class/[red]dog[/]"]) == (0.75, 1.0, 0.5)
     assert figures["gradient_norm/fc"] == 0.25
-    assert "gradient_norm/conv1" not in figures, "it is frozen"
+    assert "gradient_norm/conv1" not in figures, "frozen"
     assert figures["system/rss_bytes"] == 7.0
-    assert [what[2] for what in sink.told if what[0] == "histogram"] == ["weights/conv1", "weights/fc", "gradients/fc"]
-    assert [what[2] for what in sink.told if what[0] == "note"] == ["a note", "completed at step 4"]
+    assert [call[2] for call in sink.calls if call[0] == "histogram"] == ["weights/conv1", "weights/fc", "gradients/fc"]
+    assert [call[2] for call in sink.calls if call[0] == "note"] == ["a note", "completed at step 4"]
     assert feed.results == {"best/test_accuracy": 0.75, "best/step": 4.0}
 
 
-def test_a_run_that_was_stopped_has_no_results_yet() -> None:
+def test_a_stopped_run_has_no_results() -> None:
     _, feed = fed(
         [started(), steps(1), evaluated(2), saved(2), Finished(reason="stopped", step=2, epoch=0.5, exit_code=0)]
     )
     assert feed.results == {}
 
 
-def test_a_picture_is_read_before_the_next_one_takes_its_place() -> None:
-    asked: list[tuple[str, int]] = []
+def test_a_picture_is_read_before_the_next_one_replaces_it() -> None:
+    read: list[tuple[str, int]] = []
 
     def picture(path: str, step: int) -> bytes | None:
-        asked.append((path, step))
+        read.append((path, step))
         return b"png" if step == 2 else None
 
     sink = Recorder()
     feed = Feed(sink, picture)
-    told = [
+    pictures = [
         PicturesSaved(what="mistakes", split="test", step=step, epoch=1.0, path="a.png", images=1) for step in (1, 2)
     ]
-    for record in records([started(), *told]):
+    for record in records([started(), *pictures]):
         feed.take(record)
-    assert asked == [("a.png", 1), ("a.png", 2)]
+    assert read == [("a.png", 1), ("a.png", 2)]
     feed.take(Record(seq=9, time=0.0, event=saved(2)))
-    assert [what for what in sink.told if what[0] == "picture"] == [("picture", 2, "mistakes/test")]
+    assert [call for call in sink.calls if call[0] == "picture"] == [("picture", 2, "mistakes/test")]
 
 
-def test_the_edges_of_a_histogram() -> None:
+def test_a_histogram_has_edges() -> None:
     assert Histogram(counts=[1, 2, 3, 4], limit=2.0).edges == [-2.0, -1.0, 0.0, 1.0, 2.0]
 
 
@@ -218,7 +201,7 @@ def test_settings_are_flat_and_plain() -> None:
     assert origin.settings == {"optim.lr": 0.1, "data.progressive": "[[16, 4]]"}
 
 
-def test_one_process_at_a_time_passes_a_run_on(tmp_path: Path) -> None:
+def test_only_one_process_at_a_time_logs_a_run(tmp_path: Path) -> None:
     with locked_position(tmp_path) as first:
         first.move(7, 3)
         with pytest.raises(RunError, match="another process"), locked_position(tmp_path):
@@ -227,13 +210,13 @@ def test_one_process_at_a_time_passes_a_run_on(tmp_path: Path) -> None:
         assert (later.seq, later.step, later.identity) == (7, 3, first.identity)
 
 
-def test_a_damaged_position_says_what_to_do(tmp_path: Path) -> None:
+def test_a_damaged_position_is_explained_with_the_remedy(tmp_path: Path) -> None:
     (tmp_path / "position.json").write_text("{")
     with pytest.raises(RunError, match="delete it"), locked_position(tmp_path):
         pass
 
 
-def test_a_tracker_that_is_not_installed_is_refused_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_tracker_is_refused_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(names, "_installed", lambda package: package != "trackio")
     refuse_missing(["tensorboard"])
     with pytest.raises(ConfigError, match=r"pip install 'r18-tui\[trackio\]'"):
@@ -242,7 +225,7 @@ def test_a_tracker_that_is_not_installed_is_refused_before_the_run(monkeypatch: 
 
 @pytest.mark.parametrize("at", ["", "cwd", "folder"])
 @pytest.mark.parametrize("name", ["wandb", "mlflow", "trackio", "tensorboard"])
-def test_a_folder_of_its_name_is_no_tracker(
+def test_a_folder_with_a_trackers_name_is_not_the_tracker(
     name: TrackerName, at: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / name / "run-1").mkdir(parents=True)
@@ -263,18 +246,18 @@ def test_a_folder_of_its_name_is_no_tracker(
         st.text(alphabet="aA_ /.:[]é\udc80\n", min_size=1, max_size=4) | st.text(min_size=1, max_size=300), unique=True
     )
 )
-def test_names_for_mlflow_are_taken_by_it_and_stay_different(classes: list[str]) -> None:
-    found = [metric_name(f"test_class/{name}") for name in classes]
-    assert len(set(found)) == len(classes)
-    for name in found:
+def test_metric_names_for_mlflow_are_valid_and_distinct(classes: list[str]) -> None:
+    metric_names = [metric_name(f"test_class/{name}") for name in classes]
+    assert len(set(metric_names)) == len(classes)
+    for name in metric_names:
         assert re.fullmatch(r"[\w\-. /]{1,250}", name)
-        assert posixpath.normpath(name) == name, "as MLflow's own check has it"
+        assert posixpath.normpath(name) == name, "required by MLflow"
     assert metric_name("val_class/pug dog") == "val_class/pug dog"
 
 
 @pytest.fixture
 def recorded(tmp_path: Path, folder_config: Config) -> RunDir:
-    """A run that was resumed and has ended, as its log tells."""
+    """A run that was resumed and has ended."""
     run = RunDir(tmp_path / "demo")
     run.path.mkdir()
     run.config.write_text(to_yaml(folder_config))
@@ -289,25 +272,25 @@ def recorded(tmp_path: Path, folder_config: Config) -> RunDir:
     return run
 
 
-def test_tensorboard_reads_every_step_once(recorded: RunDir) -> None:
+def test_tensorboard_has_every_step_once(recorded: RunDir) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     forward(recorded, "tensorboard", lambda: True)
-    forward(recorded, "tensorboard", lambda: True)  # there is nothing to add
-    found = EventAccumulator(
+    forward(recorded, "tensorboard", lambda: True)  # adds nothing
+    logged = EventAccumulator(
         str(recorded.sinks / "tensorboard"), size_guidance={"scalars": 0, "histograms": 0}
     ).Reload()
-    losses = found.Scalars("train/loss")
+    losses = logged.Scalars("train/loss")
     assert [point.step for point in losses] == list(range(1, 9))
     assert math.isnan(losses[0].value)
     assert losses[-1].value == 1.0
-    assert found.Scalars("test_class/[red]dog[/]")[0].value == 0.5
-    assert [point.step for point in found.Histograms("weights/fc")] == [4, 8]
-    assert found.Histograms("weights/conv1")[0].histogram_value.bucket == [1.0, 2.0, 1.0]
-    tags = found.Tags()
+    assert logged.Scalars("test_class/[red]dog[/]")[0].value == 0.5
+    assert [point.step for point in logged.Histograms("weights/fc")] == [4, 8]
+    assert logged.Histograms("weights/conv1")[0].histogram_value.bucket == [1.0, 2.0, 1.0]
+    tags = logged.Tags()
     assert "notes/text_summary" in tags["tensors"]
-    assert "_hparams_/session_start_info" in found.summary_metadata
+    assert "_hparams_/session_start_info" in logged.summary_metadata
 
 
 def test_pictures_reach_tensorboard(recorded: RunDir) -> None:
@@ -326,7 +309,7 @@ def test_pictures_reach_tensorboard(recorded: RunDir) -> None:
     assert (image.width, image.height, image.step) == (6, 4, 4)
 
 
-def test_weights_and_biases_keeps_a_run_offline(recorded: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wandb_stores_a_run_offline(recorded: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb")
     monkeypatch.delenv("WANDB_MODE", raising=False)
     forward(recorded, "wandb", lambda: True)
@@ -339,7 +322,7 @@ def test_mlflow_has_every_step_once(recorded: RunDir, monkeypatch: pytest.Monkey
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     forward(recorded, "mlflow", lambda: True)
     client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{recorded.sinks / 'mlflow' / 'mlflow.db'}")
-    [experiment] = [found for found in client.search_experiments() if found.name == "r18-tui"]
+    [experiment] = [each for each in client.search_experiments() if each.name == "r18-tui"]
     [run] = client.search_runs([experiment.experiment_id])
     assert sorted(metric.step for metric in client.get_metric_history(run.info.run_id, "train/rate")) == list(
         range(1, 9)
@@ -350,32 +333,22 @@ def test_mlflow_has_every_step_once(recorded: RunDir, monkeypatch: pytest.Monkey
 @pytest.mark.skipif(find_spec("trackio") is None, reason="trackio is not installed")
 def test_trackio_has_every_step_once(recorded: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TRACKIO_DIR", raising=False)
-    # By the command: the package looks where to write when it is imported.
+    # In another process: the package decides where to write when it is imported.
     command = own_command("trainer.cli", "sync", str(recorded.path), "--to", "trackio")
-    done = subprocess.run(command, timeout=120, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "trackio has demo up to step 8" in done.stdout
+    result = subprocess.run(command, timeout=120, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "trackio has demo up to step 8" in result.stdout
     identity = json.loads((recorded.sinks / "trackio" / "position.json").read_bytes())["identity"]
-    ask = "import sys; from trackio.cli import main; sys.exit(main())"
-    question = [
-        "get",
-        "metric",
-        "--project",
-        "r18-tui",
-        "--run",
-        f"demo-{identity}",
-        "--metric",
-        "train/rate",
-        "--json",
-    ]
+    code = "import sys; from trackio.cli import main; sys.exit(main())"
+    query = ["get", "metric", "--project", "r18-tui", "--run", f"demo-{identity}", "--metric", "train/rate", "--json"]
     answer = subprocess.run(
-        [sys.executable, "-c", ask, *question], timeout=60, capture_output=True, check=True,
+        [sys.executable, "-c", code, *query], timeout=60, capture_output=True, check=True,
         env=os.environ | {"TRACKIO_DIR": str(recorded.sinks / "trackio")},
     )  # fmt: skip
     assert [point["step"] for point in json.loads(answer.stdout)["values"]] == list(range(1, 9))
 
 
-def test_a_run_with_a_tracker_is_passed_on_by_a_process_of_its_own(folder_config: Config, tmp_path: Path) -> None:
+def test_a_run_with_a_tracker_is_logged_by_another_process(folder_config: Config, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -388,14 +361,14 @@ def test_a_run_with_a_tracker_is_passed_on_by_a_process_of_its_own(folder_config
     run = RunDir(tmp_path / "tracked")
     last = events_of(run, Finished)[-1].step
     wait_until(lambda: _position(run, "tensorboard") == last, 60)
-    with locked_position(run.sinks / "tensorboard"):  # its process has ended, as the trainer's has
-        found = EventAccumulator(str(run.sinks / "tensorboard"), size_guidance={"scalars": 0}).Reload()
-    assert [point.step for point in found.Scalars("train/loss")] == list(range(1, last + 1))
-    assert [point.step for point in found.Images("mistakes/test")] or not events_of(run, PicturesSaved)
+    with locked_position(run.sinks / "tensorboard"):  # its process has ended
+        logged = EventAccumulator(str(run.sinks / "tensorboard"), size_guidance={"scalars": 0}).Reload()
+    assert [point.step for point in logged.Scalars("train/loss")] == list(range(1, last + 1))
+    assert [point.step for point in logged.Images("mistakes/test")] or not events_of(run, PicturesSaved)
 
 
 def _position(run: RunDir, name: str) -> int:
-    """The step that a tracker has reached, once nobody passes anything on to it any more; -1 before."""
+    """The step that a tracker has reached; -1 while its process runs."""
     try:
         with locked_position(run.sinks / name) as position:
             return position.step
@@ -403,7 +376,7 @@ def _position(run: RunDir, name: str) -> int:
         return -1
 
 
-def test_a_tracker_that_dies_is_a_warning_and_no_more(folder_config: Config, tmp_path: Path) -> None:
+def test_a_dying_tracker_is_only_a_warning(folder_config: Config, tmp_path: Path) -> None:
     config = folder_config.model_copy(update={"run": folder_config.run.model_copy(update={"sinks": ["tensorboard"]})})
     run = new_run(config, tmp_path)
     run.run_dir.sinks.write_text("where a folder is to be")

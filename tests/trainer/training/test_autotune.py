@@ -1,4 +1,4 @@
-"""The timed choice of precision and memory format: what is chosen, what is passed over, and that nothing is disturbed."""
+"""The timed choice of precision and memory format: the choice, excluded candidates, and no side effects."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trainer.data.batches.batches import Batch
 from trainer.errors import ConfigError
 from trainer.model.numerics import Numerics
 from trainer.model.resnet import build_model
-from trainer.training import autotune as choices
+from trainer.training import autotune
 from trainer.training.autotune import autotune_numerics, precisions, recorded_numerics
 
 CPU = torch.device("cpu")
@@ -26,8 +26,8 @@ def config(make_config: ConfigMaker) -> Config:
 
 
 def choose(config: Config) -> tuple[Numerics, dict[str, float], list[str]]:
-    """The choice, its timings, and what was said on the way."""
-    said: list[str] = []
+    """The choice, its timings, and the progress messages."""
+    messages: list[str] = []
     model = build_model(config.model, 10, config.run.seed)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     augment = Augment(config=config.data, normalize=Normalize.of([0.5] * 3, [0.5] * 3, CPU), seed=config.run.seed)
@@ -35,62 +35,62 @@ def choose(config: Config) -> tuple[Numerics, dict[str, float], list[str]]:
     pixels = (torch.arange(8 * 8 * 8 * 3).view(8, 8, 8, 3) % 251).to(torch.uint8)
     batch = Batch(pixels, rows, rows, rows, rows)
     numerics, timings = autotune_numerics(
-        config, model, augment, lambda: batch, lambda detail, _: said.append(detail), device=CPU
+        config, model, augment, lambda: batch, lambda detail, _: messages.append(detail), device=CPU
     )
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name]), f"the trial changed {name}"
-    return numerics, timings, said
+    return numerics, timings, messages
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, outcome: dict[tuple[str, bool], tuple[float, float] | Exception]) -> None:
-    """Let each candidate take these seconds a step at this loss, or fail."""
+    """Give each candidate seconds per step and a loss, or an error."""
 
-    def time(trial: choices._Trial, *, give_up_s: float) -> choices._Timing:
+    def time(trial: autotune._Trial, *, give_up_s: float) -> autotune._Timing:
         numerics = trial._numerics
         result = outcome[numerics.precision, numerics.channels_last]
         if isinstance(result, Exception):
             raise result
         step_s, loss = result
-        return choices._Timing(numerics, step_s, step_s if step_s <= give_up_s else math.inf, loss)
+        return autotune._Timing(numerics, step_s, step_s if step_s <= give_up_s else math.inf, loss)
 
-    def step(trial: choices._Trial) -> float:
+    def step(trial: autotune._Trial) -> float:
         result = outcome[trial._numerics.precision, trial._numerics.channels_last]
         assert not isinstance(result, Exception)
         return result[0]
 
-    monkeypatch.setattr(choices._Trial, "time", time)
-    monkeypatch.setattr(choices._Trial, "step", step)
+    monkeypatch.setattr(autotune._Trial, "time", time)
+    monkeypatch.setattr(autotune._Trial, "step", step)
 
 
-def test_candidates_are_really_timed_and_the_model_is_left_alone(make_config: ConfigMaker) -> None:
+def test_candidates_are_timed_without_changing_the_model(make_config: ConfigMaker) -> None:
     auto = make_config("run.precision=auto", "run.channels_last=auto", "run.convolution=auto")
-    numerics, timings, said = choose(auto)
+    numerics, timings, messages = choose(auto)
     assert {"fp32 channels_last products", "fp32 channels_last", "fp32 contiguous"} & {*timings}
-    assert timings[choices.describe(numerics)] == min(timings.values())
+    assert timings[autotune.describe(numerics)] == min(timings.values())
     assert all(milliseconds > 0 for milliseconds in timings.values())
     layouts = "channels_last", "channels_last products", "contiguous"
-    said = [*dict.fromkeys(said)]
-    assert said[:4] == [*(f"timing fp32 {layout}" for layout in layouts), "timing bf16 channels_last"]
-    assert {*said[4:]} <= {f"timing bf16 {layout}" for layout in layouts[1:]}
+    messages = [*dict.fromkeys(messages)]
+    assert messages[:4] == [*(f"timing fp32 {layout}" for layout in layouts), "timing bf16 channels_last"]
+    assert {*messages[4:]} <= {f"timing bf16 {layout}" for layout in layouts[1:]}
 
 
-def test_a_slow_moment_of_the_machine_does_not_decide(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    # What each candidate takes at its turns: the best one is met by something else at first.
+def test_a_disturbed_measurement_does_not_decide(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Seconds of each candidate by turn: the best one is disturbed in its first turn.
     turns = {True: [0.25, 0.19, 0.2, 0.2], False: [0.21, 0.22, 0.21, 0.21]}
 
-    def time(trial: choices._Trial, *, give_up_s: float) -> choices._Timing:
+    def time(trial: autotune._Trial, *, give_up_s: float) -> autotune._Timing:
         if trial._numerics.precision == "bf16":
-            return choices._Timing(trial._numerics, 1.0, math.inf, 2.3)
-        return choices._Timing(trial._numerics, 0.03, trial.step(), 2.3)
+            return autotune._Timing(trial._numerics, 1.0, math.inf, 2.3)
+        return autotune._Timing(trial._numerics, 0.03, trial.step(), 2.3)
 
-    monkeypatch.setattr(choices._Trial, "time", time)
-    monkeypatch.setattr(choices._Trial, "step", lambda trial: turns[trial._numerics.channels_last].pop(0))
+    monkeypatch.setattr(autotune._Trial, "time", time)
+    monkeypatch.setattr(autotune._Trial, "step", lambda trial: turns[trial._numerics.channels_last].pop(0))
     numerics, timings, _ = choose(config)
     assert numerics == Numerics(precision="fp32", channels_last=True)
     assert timings == {"fp32 channels_last": 190.0, "fp32 contiguous": 210.0}
 
 
-def test_a_precision_that_is_hopeless_once_is_not_tried_again(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_much_slower_precision_is_not_tried_again(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(
         monkeypatch,
         {
@@ -104,22 +104,22 @@ def test_a_precision_that_is_hopeless_once_is_not_tried_again(config: Config, mo
 
 
 @pytest.mark.parametrize(("hardware", "lower"), [(True, "bf16"), (False, "fp16")])
-def test_a_gpu_is_timed_in_the_lower_precision_that_it_has(
+def test_a_gpu_is_timed_in_its_native_lower_precision(
     monkeypatch: pytest.MonkeyPatch, hardware: bool, lower: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: hardware)
     assert precisions(torch.device("cuda")) == ["fp32", lower]
 
 
-def test_what_is_compiled_takes_pytorchs_convolutions(make_config: ConfigMaker) -> None:
-    for compiled, ways in (("none", ["native", "products"]), ("default", ["native"])):
+def test_compiled_networks_use_pytorchs_convolutions(make_config: ConfigMaker) -> None:
+    for compiled, convolutions in (("none", ["native", "products"]), ("default", ["native"])):
         config = make_config("run.convolution=auto", f"run.compile={compiled}")
-        assert [one.convolution for one in choices._candidates(config, CPU)] == ways
+        assert [one.convolution for one in autotune._candidates(config, CPU)] == convolutions
     with pytest.raises(ConfigError, match="remove convolution=products"):
         make_config("run.convolution=products", "run.compile=default")
 
 
-def test_a_resume_takes_what_was_recorded(make_config: ConfigMaker) -> None:
+def test_a_resume_uses_the_recorded_numerics(make_config: ConfigMaker) -> None:
     timed, configured = make_config("run.convolution=auto"), make_config("run.convolution=products")
     gpu = torch.device("cuda")
     recorded = {"precision": "fp32", "channels_last": True, "timings_ms": {}, "cache": "device"}
@@ -130,12 +130,12 @@ def test_a_resume_takes_what_was_recorded(make_config: ConfigMaker) -> None:
     assert recorded_numerics(configured, products, gpu).convolution == "products"
 
 
-def test_what_is_configured_is_not_timed(make_config: ConfigMaker) -> None:
-    numerics, timings, said = choose(make_config("run.precision=fp32", "run.channels_last=false"))
-    assert (numerics, timings, said) == (Numerics(precision="fp32", channels_last=False), {}, [])
+def test_configured_numerics_are_not_timed(make_config: ConfigMaker) -> None:
+    numerics, timings, messages = choose(make_config("run.precision=fp32", "run.channels_last=false"))
+    assert (numerics, timings, messages) == (Numerics(precision="fp32", channels_last=False), {}, [])
 
 
-def test_a_fast_precision_with_another_loss_is_not_trusted(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fast_precision_with_another_loss_is_excluded(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(
         monkeypatch,
         {
@@ -148,9 +148,7 @@ def test_a_fast_precision_with_another_loss_is_not_trusted(config: Config, monke
     assert "bf16 channels_last" not in timings
 
 
-def test_a_candidate_that_does_not_fit_into_memory_is_passed_over(
-    config: Config, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_candidate_that_does_not_fit_into_memory_is_skipped(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     full = RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
     pretend(
         monkeypatch,
@@ -161,7 +159,7 @@ def test_a_candidate_that_does_not_fit_into_memory_is_passed_over(
     assert timings == {"bf16 channels_last": 200.0}
 
 
-def test_when_nothing_fits_the_shortage_is_what_is_reported(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_is_reported_if_no_candidate_fits(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     full = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
     pretend(monkeypatch, {(p, layout): full for p in ("fp32", "bf16") for layout in (True, False)})
     with pytest.raises(RuntimeError, match="can't allocate memory"):

@@ -1,4 +1,4 @@
-"""Which checkpoint is the best, against the rule of the documentation written as one sort."""
+"""The choice of the best checkpoint, compared with the documented rule written as a sort."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ results = st.lists(
 
 @given(results=results, by=st.sampled_from(["accuracy", "loss"]))
 def test_the_best_is_the_first_of_the_best_finite_results(results: list[tuple[float, float]], by: By) -> None:
-    """By accuracy, and by the lower loss at equal accuracy; or by the loss alone."""
+    """By accuracy, then by lower loss; or by loss alone."""
     best = BestCheckpoint()
     answers = [best.update(step, accuracy, loss, by) for step, (accuracy, loss) in enumerate(results, 1)]
     finite = [
@@ -62,7 +62,7 @@ def test_restarted_patience_counts_from_the_newest_evaluation() -> None:
     assert never == BestCheckpoint()
 
 
-def test_a_forgotten_best_gives_way_to_any_result() -> None:
+def test_any_result_replaces_a_forgotten_best() -> None:
     best = BestCheckpoint()
     best.update(4, 0.9, 0.1, "accuracy")
     best.tested_step = 4

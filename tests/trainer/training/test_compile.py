@@ -1,4 +1,4 @@
-"""`run.compile`: what is given to `torch.compile`, and that training goes through what it gives back."""
+"""`run.compile`: the arguments of `torch.compile`, and training with its result."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from trainer.training.callbacks import LoopCallbacks
 @pytest.mark.parametrize(
     ("how", "modes"), [("none", []), ("default", [None]), ("max-autotune", ["max-autotune-no-cudagraphs"])]
 )
-def test_training_goes_through_the_compiled_network(
+def test_training_uses_the_compiled_network(
     make_config: ConfigMaker, monkeypatch: pytest.MonkeyPatch, how: str, modes: list[str | None]
 ) -> None:
-    asked_for: list[str | None] = []
+    compiled_modes: list[str | None] = []
     seen: list[int] = []
 
     def compiled(model: nn.Module, *, mode: str | None, dynamic: bool) -> Callable[[Tensor], Tensor]:
         assert dynamic is False
-        asked_for.append(mode)
+        compiled_modes.append(mode)
 
         def forward(images_NCHW: Tensor) -> Tensor:
             seen.append(len(images_NCHW))
@@ -34,10 +34,10 @@ def test_training_goes_through_the_compiled_network(
         return forward
 
     monkeypatch.setattr(torch, "compile", compiled)
-    # Layouts are timed before, without it: each candidate would take minutes.
+    # Layouts are timed before compiling, which would take minutes for each candidate.
     config = make_config(f"run.compile={how}", "run.channels_last=auto", "train.grad_accum_steps=2")
     trainer = build_trainer(config, Path("runs"), LoopCallbacks(), lambda *_: None, None).trainer
-    assert asked_for == modes
+    assert compiled_modes == modes
     assert seen == []
     batch = next(batch for batch in trainer.batches.epoch(0, 0) if batch is not None)
     trainer.train_step(batch, epoch=0, lr=0.01, metrics_3=torch.zeros(3))

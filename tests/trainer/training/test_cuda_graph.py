@@ -1,4 +1,4 @@
-"""Steps that are replayed over fixed buffers; a CPU stands in for the device, and recomputes what a graph would replay."""
+"""Steps replayed over fixed buffers; a CPU stands in for the device and recomputes what a graph would replay."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ SETTINGS = (
 )  # fmt: skip
 
 
-class Pretended(StepGraph):
-    """Counts what a CUDA device would capture and replay."""
+class SimulatedGraph(StepGraph):
+    """Counts captures and replays, and computes the steps on the CPU."""
 
     captured: list[tuple[int, ...]]
     replayed: int
@@ -48,7 +48,7 @@ class Uncapturable(StepGraph):
 
 
 def _steps(config: Config) -> tuple[Trainer, list[Tensor]]:
-    """Ten steps in two epochs, of images of two sizes, at a changing rate."""
+    """Take ten steps in two epochs, with images of two sizes and a changing rate."""
     trainer = build_trainer(config, Path("runs"), LoopCallbacks(), lambda *_: None, None).trainer
     metrics, done = [], 0
     for epoch in range(2):
@@ -60,22 +60,22 @@ def _steps(config: Config) -> tuple[Trainer, list[Tensor]]:
     return trainer, metrics
 
 
-def test_replayed_steps_are_the_plain_ones(make_config: ConfigMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_replayed_steps_equal_plain_ones(make_config: ConfigMaker, monkeypatch: pytest.MonkeyPatch) -> None:
     config = make_config(*SETTINGS)
     plain, plain_metrics = _steps(config)
     monkeypatch.setattr(step_module, "why_not_captured", lambda *_: "")
-    monkeypatch.setattr(step_module, "StepGraph", Pretended)
+    monkeypatch.setattr(step_module, "StepGraph", SimulatedGraph)
     replayed, metrics = _steps(config)
     graph = replayed.train_step._graph
-    assert isinstance(graph, Pretended)
-    assert graph.captured == [(16, 8), (16, 16)], "anew for larger images"
+    assert isinstance(graph, SimulatedGraph)
+    assert graph.captured == [(16, 8), (16, 16)], "captured again for larger images"
     assert graph.replayed == 10 - 2 * PLAIN_STEPS
-    assert all(torch.equal(ours, theirs) for ours, theirs in zip(metrics, plain_metrics, strict=True))
-    ours, theirs = replayed.state.model.state_dict(), plain.state.model.state_dict()
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert all(torch.equal(actual, expected) for actual, expected in zip(metrics, plain_metrics, strict=True))
+    actual, expected = replayed.state.model.state_dict(), plain.state.model.state_dict()
+    assert all(torch.equal(actual[name], expected[name]) for name in expected)
 
 
-def test_a_step_that_cannot_be_captured_is_taken_all_the_same(
+def test_a_step_that_cannot_be_captured_is_computed_without_a_graph(
     make_config: ConfigMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = make_config(*SETTINGS)
@@ -83,26 +83,26 @@ def test_a_step_that_cannot_be_captured_is_taken_all_the_same(
     monkeypatch.setattr(step_module, "why_not_captured", lambda *_: "")
     monkeypatch.setattr(step_module, "StepGraph", Uncapturable)
     trainer, metrics = _steps(config)
-    assert all(torch.equal(ours, theirs) for ours, theirs in zip(metrics, expected, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(metrics, expected, strict=True))
     assert trainer.train_step.remarks == [
         "steps are computed kernel by kernel: no CUDA graph: operation not permitted when stream is capturing"
-    ], "said once"
+    ], "reported once"
 
 
-def test_a_stage_that_is_unfrozen_is_captured_anew(make_config: ConfigMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unfreezing_a_stage_requires_a_new_capture(make_config: ConfigMaker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(step_module, "why_not_captured", lambda *_: "")
-    monkeypatch.setattr(step_module, "StepGraph", Pretended)
+    monkeypatch.setattr(step_module, "StepGraph", SimulatedGraph)
     trainer, _ = _steps(make_config(*SETTINGS))
     graph = trainer.train_step._graph
     assert graph is not None
     assert graph.replays(16, 16)
     trainer.train_step.prepare(0)
-    assert graph.replays(16, 16), "after an evaluation nothing is different"
+    assert graph.replays(16, 16), "nothing changes after an evaluation"
     trainer.train_step.prepare(2)
     assert not graph.replays(16, 16)
 
 
-def test_momenta_that_are_restored_stay_where_a_graph_reads_them(make_config: ConfigMaker) -> None:
+def test_restoring_momenta_keeps_their_addresses(make_config: ConfigMaker) -> None:
     trainer, _ = _steps(make_config(*SETTINGS))
     optimizer = trainer.state.optimizer
     before = {parameter: state["momentum_buffer"].data_ptr() for parameter, state in optimizer.state.items()}
@@ -122,7 +122,7 @@ def test_momenta_that_are_restored_stay_where_a_graph_reads_them(make_config: Co
         ("train.grad_accum_steps=2", "micro-batches"),
     ],
 )
-def test_what_is_not_captured_has_a_reason(make_config: ConfigMaker, override: str, reason: str) -> None:
+def test_the_reason_for_not_capturing_is_given(make_config: ConfigMaker, override: str, reason: str) -> None:
     numerics = Numerics(precision="bf16", channels_last=True)
     assert why_not_captured(make_config(override), numerics, torch.device("cuda"), None) == reason
     assert why_not_captured(make_config(override), numerics, torch.device("cpu"), None) == "no CUDA device"

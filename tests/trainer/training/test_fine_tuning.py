@@ -1,4 +1,4 @@
-"""Frozen stages, their unfreezing, cached features, rates by stage, and averages of the weights."""
+"""Frozen stages and their unfreezing, cached features, rates by stage, and averaged weights."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def saved(run_dir: RunDir, step: int) -> Checkpoint:
 
 
 def changed_stages(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[int]:
-    """Stages of which a weight or a statistic has changed."""
+    """Stages with a changed weight or statistic."""
     return {stage_of(name) for name in before if not torch.equal(before[name], after[name])}
 
 
@@ -61,14 +61,10 @@ def test_stages_are_unfrozen_on_a_schedule(make_config: ConfigMaker) -> None:
     assert [frozen_stages(model, 0, unfrozen_by_key=keys) for keys in range(-2, 6)] == [5, 5, 4, 3, 2, 1, 0, 0]
 
 
-def test_a_frozen_stage_keeps_weights_and_statistics_until_its_epoch(tuned: TunedMaker, tmp_path: Path) -> None:
+def test_a_frozen_stage_keeps_weights_and_statistics_until_unfrozen(tuned: TunedMaker, tmp_path: Path) -> None:
     config = tuned(
-        "model.freeze=layer3",
-        "model.unfreeze_after=1",
-        "model.unfreeze_every=1",
-        "train.epochs=3",
-        "checkpoint.every_s=0.001",
-    )
+        "model.freeze=layer3", "model.unfreeze_after=1", "model.unfreeze_every=1", "train.epochs=3", "checkpoint.every_s=0.001"
+    )  # fmt: skip
     run = new_run(config, tmp_path / "runs")
     thread = start(run)
     wait_for(run.run_dir, lambda view: view.step >= 2)
@@ -80,17 +76,14 @@ def test_a_frozen_stage_keeps_weights_and_statistics_until_its_epoch(tuned: Tune
     first = min(step for step in states if step > 0)
     if first <= 4:
         assert changed_stages(source, states[first].group("model")) == {4, 5}
-    assert changed_stages(source, states[12].group("model")) == {2, 3, 4, 5}, "stem and layer1 are frozen to the end"
+    assert changed_stages(source, states[12].group("model")) == {2, 3, 4, 5}, "stem and layer1 stay frozen"
     assert {stage_of(name) for name in states[12].group("momentum")} == {2, 3, 4, 5}
-    told = [(event.step, event.stages) for event in events_of(run.run_dir, StagesFrozen)]
-    assert told == [
-        (0, ["stem", "layer1", "layer2", "layer3"]),
-        (4, ["stem", "layer1", "layer2"]),
-        (8, ["stem", "layer1"]),
-    ]
+    assert [(event.step, event.stages) for event in events_of(run.run_dir, StagesFrozen)] == [
+        (0, ["stem", "layer1", "layer2", "layer3"]), (4, ["stem", "layer1", "layer2"]), (8, ["stem", "layer1"]),
+    ]  # fmt: skip
 
 
-def test_a_key_unfreezes_the_next_stage_for_good(tuned: TunedMaker, tmp_path: Path) -> None:
+def test_a_key_unfreezes_the_next_stage_permanently(tuned: TunedMaker, tmp_path: Path) -> None:
     run = new_run(tuned("model.freeze=backbone", "train.epochs=60"), tmp_path / "runs")
     thread = start(run)
     wait_for(run.run_dir, lambda view: view.step >= 2)
@@ -101,18 +94,18 @@ def test_a_key_unfreezes_the_next_stage_for_good(tuned: TunedMaker, tmp_path: Pa
     wait_for(run.run_dir, lambda view: view.frozen is not None and view.frozen.stages[-1] == "layer2")
     thread.stop("SIGTERM", 143)
     assert thread.join(60)
-    again = start(resumed_run(run.run_dir, tmp_path / "runs"))
+    resumed = start(resumed_run(run.run_dir, tmp_path / "runs"))
     view = wait_for(run.run_dir, lambda view: len(events_of(run.run_dir, Resumed)) > 0 and view.opened is not None)
-    again.stop()
-    assert again.join(60)
+    resumed.stop()
+    assert resumed.join(60)
     frozen = events_of(run.run_dir, StagesFrozen)
     assert [event.stages[-1] for event in frozen][:3] == ["layer4", "layer3", "layer2"]
-    assert frozen[-1].stages[-1] == "layer2", "a resume knows of it"
+    assert frozen[-1].stages[-1] == "layer2", "a resume restores it"
     assert view_of(run.run_dir).frozen == frozen[-1]
 
 
 class _Keys(LoopCallbacks):
-    """Freezes so many stages before some steps, keeps the state before another, and goes back to it from a third."""
+    """Freezes stages before some steps, keeps the state before step `keep_at`, and rolls back to it before `back_from`."""
 
     trainer: Trainer
     kept: Checkpoint
@@ -137,7 +130,7 @@ class _Keys(LoopCallbacks):
             self.trainer.restore_earlier(self.kept, 1.0)
 
 
-def test_a_stage_that_a_key_freezes_begins_anew_when_it_is_let_go_and_a_resume_makes_no_difference(
+def test_a_stage_unfrozen_by_key_restarts_and_a_resume_makes_no_difference(
     folder_config: Config,
 ) -> None:
     config = folder_config.model_copy(update={"train": folder_config.train.model_copy(update={"epochs": 3})})
@@ -149,18 +142,15 @@ def test_a_stage_that_a_key_freezes_begins_anew_when_it_is_let_go_and_a_resume_m
         keys.trainer.run()
     frozen = [(event.step, event.stages) for event in whole.published if isinstance(event, StagesFrozen)]
     assert frozen == [(2, ["stem"]), (3, ["stem", "layer1"]), (6, ["stem"])]
-    before, first, second = (
-        whole.kept,
-        whole.trainer.state.snapshot(run_record()),
-        later.trainer.state.snapshot(run_record()),
-    )
-    assert changed_stages(before.group("model"), first.group("model")) == {1, 2, 3, 4, 5}, "the stem is as it was"
+    first, second = (keys.trainer.state.snapshot(run_record()) for keys in (whole, later))
+    changed = changed_stages(whole.kept.group("model"), first.group("model"))
+    assert changed == {1, 2, 3, 4, 5}, "the stem is unchanged"
     assert first.meta["unfrozen_by_key"] == -1
     assert all(torch.equal(tensor, second.tensors[name]) for name, tensor in first.tensors.items())
 
 
-@pytest.mark.parametrize("keep_at", [2, 3], ids=["before it was frozen", "after the key and before the step"])
-def test_going_back_across_a_freeze_leads_to_what_a_resume_leads_to(folder_config: Config, keep_at: int) -> None:
+@pytest.mark.parametrize("keep_at", [2, 3], ids=["before the freeze", "between key and step"])
+def test_a_rollback_across_a_freeze_ends_like_a_resume(folder_config: Config, keep_at: int) -> None:
     config = folder_config.model_copy(update={"train": folder_config.train.model_copy(update={"epochs": 2})})
     back, resumed = _Keys({3: 1, 7: 0}, keep_at, back_from=6), _Keys({7: 0}, keep_at=-1)
     for keys in (back, resumed):
@@ -172,7 +162,7 @@ def test_going_back_across_a_freeze_leads_to_what_a_resume_leads_to(folder_confi
     assert all(torch.equal(tensor, second.tensors[name]) for name, tensor in first.tensors.items())
 
 
-def test_a_state_that_was_gone_back_to_is_one_to_save(folder_config: Config) -> None:
+def test_a_state_after_a_rollback_can_be_saved(folder_config: Config) -> None:
     trainer = build_trainer(folder_config, Path("runs"), LoopCallbacks(), lambda *_: None, None).trainer
     kept = trainer.state.snapshot(run_record())
     trainer.skipped_from = 3
@@ -180,7 +170,7 @@ def test_a_state_that_was_gone_back_to_is_one_to_save(folder_config: Config) -> 
     assert trainer.skipped_from is None
 
 
-def test_there_is_nothing_to_unfreeze_twice(tuned: TunedMaker, tmp_path: Path) -> None:
+def test_unfreezing_is_refused_if_nothing_is_frozen(tuned: TunedMaker, tmp_path: Path) -> None:
     run = new_run(tuned("train.epochs=40"), tmp_path / "runs")
     thread = start(run)
     wait_for(run.run_dir, lambda view: view.step >= 1)
@@ -191,7 +181,7 @@ def test_there_is_nothing_to_unfreeze_twice(tuned: TunedMaker, tmp_path: Path) -
     assert view.acknowledged[key.command_id].message == "nothing is frozen"
 
 
-def test_cached_features_give_what_training_without_augmentation_gives(tuned: TunedMaker, tmp_path: Path) -> None:
+def test_cached_features_train_like_images_without_augmentation(tuned: TunedMaker, tmp_path: Path) -> None:
     frozen = ("model.freeze=backbone", "train.epochs=3", "model.dropout=0.3")
     plain = train(tuned(*frozen), tmp_path / "runs").run.run_dir
     cached = train(tuned(*frozen, "model.cache_features=true"), tmp_path / "runs").run.run_dir
@@ -201,10 +191,10 @@ def test_cached_features_give_what_training_without_augmentation_gives(tuned: Tu
     assert all(torch.allclose(weights[0][name], weights[1][name], atol=1e-5) for name in weights[0])
 
 
-def test_cached_features_see_the_middle_and_no_augmentation(
+def test_cached_features_decode_each_image_once(
     tuned: TunedMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With streaming, each image is decoded once however many epochs there are."""
+    """With streaming, each image is decoded once for all epochs."""
     decoded: list[str] = []
     read = image_folder.read_images
 
@@ -217,10 +207,10 @@ def test_cached_features_see_the_middle_and_no_augmentation(
     config = tuned("model.freeze=backbone", "model.cache_features=true", "train.epochs=4", *streaming)
     run = train(config, tmp_path / "runs")
     assert run.exit_code == 0
-    assert len(decoded) <= 3 * 36, "for the statistics, for the trial, and once for the features"
+    assert len(decoded) <= 3 * 36, "once each for the statistics, the trial and the features"
 
 
-def test_the_classifier_is_trained_first_and_then_everything(tuned: TunedMaker, tmp_path: Path) -> None:
+def test_training_the_classifier_first_resumes_bit_for_bit(tuned: TunedMaker, tmp_path: Path) -> None:
     config = tuned(
         "model.freeze=backbone", "model.unfreeze_after=2", "model.cache_features=true", "train.epochs=4", "data.flip=random",
         "data.resized_crop=0.6", "data.trivial_augment=true", "data.random_erase=0.3", "data.mixup=0.2", "data.cutmix=1.0",
@@ -230,7 +220,7 @@ def test_the_classifier_is_trained_first_and_then_everything(tuned: TunedMaker, 
     check_that_stops_change_no_bit(config, tmp_path / "runs")
 
 
-def test_each_stage_has_its_rate() -> None:
+def test_each_stage_has_its_own_rate() -> None:
     model = build_model(build_config_model(), 3, 0)
     optimizer = build_optimizer(
         model, OptimConfig(lr=0.1, weight_decay=0.01, decay_bn_bias=False, layer_decay=0.5), precision="bf16"
@@ -257,14 +247,14 @@ def build_config_model() -> Any:
     return ModelConfig(stem="cifar-maxpool")
 
 
-def test_features_are_what_the_classifier_gets() -> None:
+def test_features_are_the_inputs_of_the_classifier() -> None:
     model = build_model(build_config_model(), 3, 0).eval()
     images = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         assert torch.equal(model.fc(features_of(model, images)), model(images))  # type: ignore[operator]
 
 
-def test_an_average_holds_weights_and_statistics() -> None:
+def test_the_average_includes_weights_and_statistics() -> None:
     model = build_model(build_config_model(), 3, 0)
     ema = ModelEma(model, 0.5)
     weight = model.fc.weight  # type: ignore[union-attr]
@@ -282,7 +272,7 @@ def test_an_average_holds_weights_and_statistics() -> None:
 
 
 @needs_exporter
-def test_the_average_is_what_is_measured_saved_and_exported(tuned: TunedMaker, tmp_path: Path) -> None:
+def test_the_average_is_evaluated_saved_and_exported(tuned: TunedMaker, tmp_path: Path) -> None:
     run = train(tuned("train.ema_decay=0.99", "train.epochs=2"), tmp_path / "runs").run.run_dir
     assert {event.weights for event in events_of(run, Evaluated)} == {"ema"}
     state = saved(run, 8)
@@ -308,7 +298,7 @@ def test_the_average_is_what_is_measured_saved_and_exported(tuned: TunedMaker, t
         (("data.val_fraction=0.5", "data.test_fraction=0.5"), "leave too few to train on"),
     ],
 )
-def test_what_makes_no_sense_together_is_refused(
+def test_conflicting_fine_tuning_settings_are_refused(
     make_config: ConfigMaker, overrides: tuple[str, ...], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
@@ -330,10 +320,10 @@ def test_a_save_right_after_a_resume_keeps_all_momentum(tuned: TunedMaker, tmp_p
     assert len(before) == 62
     assert after.keys() == before.keys()
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
-    assert view_of(run).frozen is None, "what an earlier session froze is not shown any more"
+    assert view_of(run).frozen is None, "stages frozen by an earlier session are not shown"
 
 
-def test_features_that_do_not_fit_in_memory_are_computed_in_smaller_batches(
+def test_features_out_of_memory_are_computed_in_smaller_batches(
     tuned: TunedMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compute, sizes = features.compute_features, []

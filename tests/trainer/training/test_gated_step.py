@@ -1,4 +1,4 @@
-"""The update gate by itself: a single number that is not finite, wherever it is, leaves the whole step out."""
+"""The update gate alone: a single non-finite number anywhere skips the whole step."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.trainer.training.test_nonfinite_gate import OPTIM, batch, everything, small_model
+from tests.trainer.training.test_nonfinite_gate import OPTIM, batch, small_model, state_of
 from trainer.training.nonfinite_gate import NonFiniteGate
 from trainer.training.optimizer import build_optimizer
 
@@ -27,36 +27,36 @@ def first_mean(gate: NonFiniteGate, value: float) -> None:
 Spoil = Callable[[NonFiniteGate, float], None]
 
 
-def taken(
+def take_step(
     *, loss: Tensor = FINITE, norm: Tensor = FINITE, spoil: Spoil | None = None, value: float = 0.0, precision: str = "fp32"
 ) -> tuple[float, list[bool], NonFiniteGate]:  # fmt: skip
-    """A step of which the gate is told a loss and a norm, with a real gradient.
+    """A step with a real gradient, for which the gate is given a loss and a norm.
 
     Args:
         spoil: Changes the statistics of the forward pass.
         precision: With `fp16` the optimizer has no fused kernels.
 
     Returns:
-        What the gate returns, and of each weight, statistic and momentum whether it is what it was.
+        The gate's result, and for each weight, statistic and momentum whether it is unchanged.
     """
     model = small_model()
     optimizer = build_optimizer(model, OPTIM, precision=precision)
     assert bool(optimizer.param_groups[0]["fused"]) is (precision != "fp16")
     gate = NonFiniteGate(model, optimizer)
-    before = everything(model, optimizer)
+    before = state_of(model, optimizer)
     gate.begin()
     model(batch(0)).square().mean().backward()
     if spoil is not None:
         spoil(gate, value)
     skipped = gate.step(loss, norm)
     assert (skipped.dtype, skipped.shape) == (torch.float32, ())
-    pairs = zip(before, everything(model, optimizer), strict=True)
+    pairs = zip(before, state_of(model, optimizer), strict=True)
     return float(skipped), [torch.equal(a, b) for a, b in pairs], gate
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_finite_step_changes_every_weight_statistic_and_momentum(precision: str) -> None:
-    skipped, same, _ = taken(precision=precision)
+    skipped, same, _ = take_step(precision=precision)
     assert skipped == 0.0
     assert len(same) == 12  # five weights and their momenta, a mean and a variance
     assert not any(same)
@@ -64,11 +64,11 @@ def test_a_finite_step_changes_every_weight_statistic_and_momentum(precision: st
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("where", ["loss", "norm", "a mean", "a variance"])
-def test_one_number_that_is_not_finite_leaves_the_step_out(where: str, value: float, precision: str) -> None:
+@pytest.mark.parametrize("where", ["loss", "norm", "mean", "variance"])
+def test_one_non_finite_number_skips_the_step(where: str, value: float, precision: str) -> None:
     bad = torch.tensor(value)
-    spoil: dict[str, Spoil] = {"a mean": first_mean, "a variance": last_variance}
-    skipped, same, _ = taken(
+    spoil: dict[str, Spoil] = {"mean": first_mean, "variance": last_variance}
+    skipped, same, _ = take_step(
         loss=bad if where == "loss" else FINITE, norm=bad if where == "norm" else FINITE, spoil=spoil.get(where),
         value=value, precision=precision,
     )  # fmt: skip
@@ -77,14 +77,14 @@ def test_one_number_that_is_not_finite_leaves_the_step_out(where: str, value: fl
 
 
 @pytest.mark.parametrize("value", [0.0, -5.0, 1e30])
-def test_any_finite_number_is_taken(value: float) -> None:
-    assert taken(loss=torch.tensor(value))[0] == taken(norm=torch.tensor(abs(value)))[0] == 0.0
-    skipped, _, gate = taken(spoil=last_variance, value=value)
+def test_any_finite_number_is_accepted(value: float) -> None:
+    assert take_step(loss=torch.tensor(value))[0] == take_step(norm=torch.tensor(abs(value)))[0] == 0.0
+    skipped, _, gate = take_step(spoil=last_variance, value=value)
     assert skipped == 0.0
     assert float(gate.statistics[-1]) == pytest.approx(value)
 
 
-def test_what_forward_passes_have_changed_is_taken_back_to_the_last_begin() -> None:
+def test_undo_restores_the_statistics_of_the_last_begin() -> None:
     model = small_model()
     gate = NonFiniteGate(model, build_optimizer(model, OPTIM, precision="fp32"))
     model(batch(0))

@@ -1,4 +1,4 @@
-"""fp16: the loss is scaled, what overflows is left out and the scale halved, and a resume knows the scale."""
+"""Loss scaling in fp16: overflowing steps are skipped and halve the scale, and a resume restores the scale."""
 
 from __future__ import annotations
 
@@ -22,17 +22,16 @@ from trainer.training.lr_range_test import range_test
 pytestmark = pytest.mark.usefixtures("narrow_network")
 
 FP16 = ("run.precision=fp16", "run.channels_last=false", "data.batch_size=8")
-LARGER = ("data.image_size=16", "data.batch_size=16")
-"""Batch norm over few numbers makes much of a small difference."""
+LARGER = ("data.image_size=16", "data.batch_size=16")  # batch norm over few values amplifies small differences
 
 
-def _built(config: Config) -> Trainer:
+def _build(config: Config) -> Trainer:
     return build_trainer(config, Path("runs"), LoopCallbacks(), lambda *_: None, None).trainer
 
 
 @pytest.fixture(name="trainer")
 def _trainer(make_config: ConfigMaker) -> Trainer:
-    return _built(make_config(*FP16))
+    return _build(make_config(*FP16))
 
 
 def _step(trainer: Trainer) -> Tensor:
@@ -52,19 +51,17 @@ def _head_gradient(trainer: Trainer) -> Tensor:
 
 
 @pytest.mark.parametrize("overrides", [(), ("train.grad_accum_steps=2",), ("train.max_grad_norm=0.01",)])
-def test_gradients_are_those_of_the_loss_itself(make_config: ConfigMaker, overrides: tuple[str, ...]) -> None:
-    ours, theirs = (
-        _built(make_config(*FP16, *overrides, *LARGER, f"run.precision={name}")) for name in ("fp16", "fp32")
-    )
-    assert _scale(ours) > 1000
-    assert not theirs.state.loss_scale.enabled
-    for one in (ours, theirs):
+def test_gradients_are_unscaled(make_config: ConfigMaker, overrides: tuple[str, ...]) -> None:
+    fp16, fp32 = (_build(make_config(*FP16, *overrides, *LARGER, f"run.precision={name}")) for name in ("fp16", "fp32"))
+    assert _scale(fp16) > 1000
+    assert not fp32.state.loss_scale.enabled
+    for one in (fp16, fp32):
         assert _step(one)[2] == 0
-    expected = _head_gradient(theirs)
-    torch.testing.assert_close(_head_gradient(ours), expected, rtol=0.05, atol=0.02 * float(expected.abs().max()))
+    expected = _head_gradient(fp32)
+    torch.testing.assert_close(_head_gradient(fp16), expected, rtol=0.05, atol=0.02 * float(expected.abs().max()))
 
 
-def test_a_step_that_overflows_is_left_out_and_halves_the_scale(trainer: Trainer) -> None:
+def test_an_overflowing_step_is_skipped_and_halves_the_scale(trainer: Trainer) -> None:
     _step(trainer)
     trainer.state.loss_scale.state_2[0] = 2.0**60
     before = trainer.state.snapshot(run_record()).tensors
@@ -99,18 +96,18 @@ def test_the_scale_rises_after_many_good_steps_and_stays_within_bounds(monkeypat
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_scale_moves_as_that_of_torchs_own_scaler_within_its_bounds(
+def test_the_scale_changes_like_that_of_torchs_scaler_within_its_bounds(
     monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     monkeypatch.setattr(loss_scale, "_GOOD_STEPS", 3)
-    ours = LossScale(torch.device("cpu"), precision="fp16")
-    theirs, good = torch.tensor(2.0**12), torch.zeros((), dtype=torch.int32)
+    scale = LossScale(torch.device("cpu"), precision="fp16")
+    expected, good = torch.tensor(2.0**12), torch.zeros((), dtype=torch.int32)
     bad_steps = torch.rand(40, generator=torch.Generator().manual_seed(seed)) < 0.2
     for skipped in bad_steps.float():
-        ours.update(skipped)
-        torch._amp_update_scale_(theirs, good, skipped, 2.0, 0.5, 3)
-        theirs.clamp_(1.0, 2.0**16)
-        assert ours.state_2.tolist() == [float(theirs), float(good)]
+        scale.update(skipped)
+        torch._amp_update_scale_(expected, good, skipped, 2.0, 0.5, 3)
+        expected.clamp_(1.0, 2.0**16)
+        assert scale.state_2.tolist() == [float(expected), float(good)]
 
 
 @pytest.mark.parametrize(
@@ -121,13 +118,13 @@ def test_the_scale_moves_as_that_of_torchs_own_scaler_within_its_bounds(
         ([1.0, 5.0], 1.0, [1.0, 0.0]), ([2.0**15, 1999.0], 0.0, [2.0**16, 0.0]), ([2.0**16, 1999.0], 0.0, [2.0**16, 0.0]),
     ],
 )  # fmt: skip
-def test_the_scale_doubles_after_2000_good_steps_and_halves_at_once(
+def test_the_scale_doubles_after_2000_good_steps_and_halves_after_a_bad_one(
     before: list[float], skipped: float, after: list[float]
 ) -> None:
     scale = LossScale(torch.device("cpu"), precision="fp16")
     assert scale.state_2.tolist() == [4096.0, 0.0]
     scale.restore(before)
-    scale.restore([])  # nothing was recorded
+    scale.restore([])  # an older checkpoint has none
     scale.update(torch.tensor(skipped))
     assert scale.state_2.tolist() == after
 
@@ -144,11 +141,11 @@ def test_only_the_loss_of_an_fp16_run_is_scaled(precision: str, factor: float) -
     assert scale.state_2.tolist() == [256.0 if factor > 1 else 512.0, 0.0]
 
 
-def test_a_restored_state_goes_on_with_its_scale(trainer: Trainer, make_config: ConfigMaker) -> None:
+def test_a_restored_state_has_its_scale(trainer: Trainer, make_config: ConfigMaker) -> None:
     _step(trainer)
     trainer.state.loss_scale.state_2[0] = 64.0
     _step(trainer)
-    other = _built(make_config(*FP16))
+    other = _build(make_config(*FP16))
     saved = trainer.state.snapshot(run_record())
     other.state.restore(saved)
     assert other.state.loss_scale.state_2.tolist() == [64.0, 2.0]
@@ -157,7 +154,7 @@ def test_a_restored_state_goes_on_with_its_scale(trainer: Trainer, make_config: 
     assert _scale(trainer) == 64.0
 
 
-def test_a_copy_of_the_step_has_a_scale_of_its_own(trainer: Trainer) -> None:
+def test_a_copy_of_the_step_has_its_own_scale(trainer: Trainer) -> None:
     trainer.state.loss_scale.state_2[0] = 64.0
     copied = trainer.train_step.copy_for(trainer.state.model, trainer.state.optimizer)
     assert copied.loss_scale.state_2[0] == 64.0
@@ -165,12 +162,10 @@ def test_a_copy_of_the_step_has_a_scale_of_its_own(trainer: Trainer) -> None:
     assert _scale(trainer) == 64.0
 
 
-def test_a_range_test_goes_on_after_a_scale_that_was_too_large(
-    trainer: Trainer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_range_test_continues_after_too_large_a_scale(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trainer.training.lr_range_test._LOWEST", 1e-4)
     monkeypatch.setattr("trainer.training.lr_range_test._HIGHEST", 1e-3)
     trainer.state.loss_scale.state_2[0] = 2.0**14
-    found = range_test(trainer, lambda _share: None, steps=7)
-    assert 4 <= len(found.lrs) < 7
-    assert _scale(trainer) == 2.0**14, "of the run itself nothing changes"
+    result = range_test(trainer, lambda _share: None, steps=7)
+    assert 4 <= len(result.lrs) < 7
+    assert _scale(trainer) == 2.0**14, "the run itself is unchanged"

@@ -1,4 +1,4 @@
-"""Muon: what an update of a kernel is, and that everything else is plain SGD."""
+"""Muon: orthogonalised updates of kernels, and plain SGD for everything else."""
 
 from __future__ import annotations
 
@@ -38,28 +38,28 @@ def _backward(model: nn.Module, seed: int) -> None:
 
 
 @pytest.mark.parametrize(("outputs", "channels", "side"), [(16, 8, 3), (24, 2, 3), (32, 16, 1), (16, 32, 1)])
-def test_singular_values_come_near_one_and_directions_stay(outputs: int, channels: int, side: int) -> None:
+def test_orthogonalising_moves_singular_values_near_one(outputs: int, channels: int, side: int) -> None:
     kernel = _kernel(outputs, channels, side)
     update = orthogonalized(kernel, torch.bfloat16)
     assert update.shape == kernel.shape
     left, _, right = torch.linalg.svd(kernel.reshape(outputs, -1), full_matrices=False)
-    of_each = torch.diagonal(left.t() @ update.reshape(outputs, -1) @ right.t())
-    assert of_each.min() > 0.2, "the smallest of a random matrix are still on their way after three rounds"
-    assert of_each.max() < 1.3
-    assert of_each.median() > 0.65
-    aside = update.reshape(outputs, -1) - left @ torch.diag(of_each) @ right
-    assert aside.norm() < 0.1 * update.norm()
+    singular = torch.diagonal(left.t() @ update.reshape(outputs, -1) @ right.t())
+    assert singular.min() > 0.2, "three iterations are not enough for the smallest ones of a random matrix"
+    assert singular.max() < 1.3
+    assert singular.median() > 0.65
+    rest = update.reshape(outputs, -1) - left @ torch.diag(singular) @ right
+    assert rest.norm() < 0.1 * update.norm()
 
 
-def test_the_size_of_the_gradient_does_not_matter() -> None:
+def test_an_update_does_not_depend_on_the_gradients_scale() -> None:
     kernel = _kernel(16, 8, 3)
     assert torch.allclose(
         orthogonalized(kernel, torch.bfloat16), orthogonalized(kernel * 2.0**-20, torch.bfloat16), atol=1e-2
     )
-    assert not orthogonalized(torch.zeros(4, 3, 3, 3), torch.bfloat16).any(), "nothing to learn is no error"
+    assert not orthogonalized(torch.zeros(4, 3, 3, 3), torch.bfloat16).any(), "a zero gradient is not an error"
 
 
-def test_a_step_turns_a_kernel_by_the_rate_and_keeps_its_length() -> None:
+def test_a_step_rotates_a_kernel_by_the_rate_and_keeps_its_norm() -> None:
     model = _model()
     optimizer = build_optimizer(model, OPTIM, precision="bf16")
     kernel = next(model.parameters())
@@ -69,12 +69,12 @@ def test_a_step_turns_a_kernel_by_the_rate_and_keeps_its_length() -> None:
         _backward(model, seed)
         optimizer.step()
         cosine = torch.dot(before.flatten(), kernel.detach().flatten()) / before.norm() ** 2
-        # An update may lie along the kernel in part, which turns it a little less.
+        # The part of an update along the kernel does not rotate it.
         assert 0.5 * 0.05 * share < torch.arccos(cosine.clamp(max=1.0)) < 1.05 * 0.05 * share
         assert float(kernel.detach().norm()) == pytest.approx(float(before.norm()), rel=1e-5)
 
 
-def test_all_but_the_kernels_is_trained_by_sgd_to_the_bit() -> None:
+def test_other_parameters_are_trained_by_sgd_bit_for_bit() -> None:
     model, plain = _model(), _model()
     optimizer = build_optimizer(model, OPTIM, precision="bf16")
     reference = build_optimizer(plain, OptimConfig(lr=0.1, weight_decay=0.01), precision="bf16")
@@ -82,18 +82,18 @@ def test_all_but_the_kernels_is_trained_by_sgd_to_the_bit() -> None:
         _backward(model, seed)
         _backward(plain, seed)
         with torch.no_grad():
-            for ours, theirs in zip(model.parameters(), plain.parameters(), strict=True):
-                assert ours.grad is not None
-                assert theirs.grad is not None
-                theirs.grad.copy_(ours.grad)
+            for trained, expected in zip(model.parameters(), plain.parameters(), strict=True):
+                assert trained.grad is not None
+                assert expected.grad is not None
+                expected.grad.copy_(trained.grad)
         optimizer.step()
         reference.step()
     pairs = list(zip(model.parameters(), plain.parameters(), strict=True))
     assert not torch.equal(pairs[0][0], pairs[0][1])
-    assert all(torch.equal(ours, theirs) for ours, theirs in pairs[1:])
+    assert all(torch.equal(trained, expected) for trained, expected in pairs[1:])
 
 
-def test_a_frozen_kernel_stays() -> None:
+def test_a_frozen_kernel_is_unchanged() -> None:
     model = _model()
     optimizer = build_optimizer(model, OPTIM, precision="bf16")
     kernel = next(model.parameters())
@@ -104,7 +104,7 @@ def test_a_frozen_kernel_stays() -> None:
     assert torch.equal(kernel, before)
 
 
-def test_a_restored_state_goes_on_to_the_bit(make_config: ConfigMaker) -> None:
+def test_a_restored_muon_state_continues_bit_for_bit(make_config: ConfigMaker) -> None:
     config = make_config("optim.name=muon", "data.batch_size=16", "train.ema_decay=0.9", "run.deterministic=true")
     straight, pieced = (
         build_trainer(config, Path("runs"), LoopCallbacks(), lambda *_: None, None).trainer for _ in range(2)

@@ -1,4 +1,4 @@
-"""Steps that are not finite change nothing; what then becomes of the run."""
+"""Non-finite steps change nothing; after too many of them a run is held or ends."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def batch(seed: int) -> Tensor:
     return torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
 
 
-def everything(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    """Weights, statistics and momentum, copied; not the counter of forward passes."""
+def state_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """Copies of weights, statistics and momenta, without the counter of forward passes."""
     values = [value for name, value in model.state_dict().items() if "num_batches" not in name]
     return [value.clone() for value in values + [state["momentum_buffer"] for state in optimizer.state.values()]]
 
@@ -63,31 +63,31 @@ def gated_step(gate: NonFiniteGate, model: nn.Module, images: Tensor, *, spoil: 
 @pytest.mark.parametrize("spoil", ["loss", "gradient"])
 @pytest.mark.parametrize("first", [True, False])
 @pytest.mark.parametrize("name", ["sgd", "muon"])
-def test_a_step_that_is_not_finite_changes_nothing(spoil: str, first: bool, name: str) -> None:
+def test_a_non_finite_step_changes_nothing(spoil: str, first: bool, name: str) -> None:
     model = small_model()
     optimizer = build_optimizer(model, OPTIM.model_copy(update={"name": name}), precision="bf16")
     gate = NonFiniteGate(model, optimizer)
     if not first:
         assert gated_step(gate, model, batch(1)) == 0.0
-    before = everything(model, optimizer)
+    before = state_of(model, optimizer)
     images = batch(2) * (torch.nan if spoil == "loss" else 1.0)
     assert gated_step(gate, model, images, spoil=spoil) == 1.0
-    assert all(torch.equal(a, b) for a, b in zip(before, everything(model, optimizer), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(before, state_of(model, optimizer), strict=True))
     assert gated_step(gate, model, batch(3)) == 0.0
-    assert not any(torch.equal(a, b) for a, b in zip(before, everything(model, optimizer), strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(before, state_of(model, optimizer), strict=True))
 
 
-def test_statistics_that_are_not_finite_are_not_taken_over() -> None:
+def test_non_finite_statistics_skip_the_step() -> None:
     model = small_model()
     optimizer = build_optimizer(model, OPTIM, precision="bf16")
     gate = NonFiniteGate(model, optimizer)
-    before = everything(model, optimizer)
-    # Batch norm makes outputs of any input that is finite; only the variance that it keeps overflows.
+    before = state_of(model, optimizer)
+    # Batch norm gives finite outputs for any finite input; only its running variance overflows.
     assert gated_step(gate, model, batch(1) * 1e20) == 1.0
-    assert all(torch.equal(a, b) for a, b in zip(before, everything(model, optimizer), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(before, state_of(model, optimizer), strict=True))
 
 
-def test_finite_steps_are_those_of_plain_sgd_to_the_bit() -> None:
+def test_finite_steps_equal_plain_sgd_bit_for_bit() -> None:
     gated, plain = small_model(), small_model()
     optimizer = build_optimizer(gated, OPTIM, precision="bf16")
     gate = NonFiniteGate(gated, optimizer)
@@ -98,11 +98,11 @@ def test_finite_steps_are_those_of_plain_sgd_to_the_bit() -> None:
         plain.zero_grad()
         plain(batch(seed)).square().mean().backward()
         reference.step()
-    pairs = zip(everything(gated, optimizer), everything(plain, reference), strict=True)
+    pairs = zip(state_of(gated, optimizer), state_of(plain, reference), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
 
 
-def test_joined_statistics_are_the_models_own() -> None:
+def test_joined_statistics_share_the_models_memory() -> None:
     model = small_model()
     names = list(model.state_dict())
     joined = join_statistics(model)
@@ -115,7 +115,7 @@ def test_joined_statistics_are_the_models_own() -> None:
 
 
 def spoil_steps(monkeypatch: pytest.MonkeyPatch, wanted: range) -> None:
-    """Make the loss of some optimizer steps, counted from 1 over the whole test, not a number."""
+    """Make the loss of some optimizer steps NaN, counted from 1 over the whole test."""
     taken = [0]
 
     def spoilt(logits_NK: Tensor, labels_N: Tensor, *, label_smoothing: float) -> Tensor:
@@ -131,7 +131,7 @@ def spoil_steps(monkeypatch: pytest.MonkeyPatch, wanted: range) -> None:
     ("precision", "why"),
     [("fp32", "loss or gradient not finite"), ("fp16", "loss or gradient overflowed in fp16")],
 )
-def test_a_single_bad_step_is_left_out_and_said(
+def test_a_single_non_finite_step_is_skipped_and_reported(
     folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, why: str
 ) -> None:
     spoil_steps(monkeypatch, range(3, 4))
@@ -146,7 +146,7 @@ def test_a_single_bad_step_is_left_out_and_said(
     assert all(bool(torch.isfinite(tensor).all()) for tensor in whole.tensors.values() if tensor.is_floating_point())
 
 
-def test_too_many_in_a_row_end_a_run_that_nobody_watches(
+def test_too_many_bad_steps_end_a_run_without_a_dashboard(
     folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spoil_steps(monkeypatch, range(7, 10_000))
@@ -161,18 +161,18 @@ def test_too_many_in_a_row_end_a_run_that_nobody_watches(
 
 
 def keep_the_first_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make every evaluation return what the first one found, so that no later one is a new best, which would be saved."""
-    found: list[Evaluation] = []
+    """Make every evaluation return the result of the first, so that no later one is a new best, which would be saved."""
+    results: list[Evaluation] = []
 
     def first(*arguments: Any, **options: Any) -> Evaluation:
-        if not found:
-            found.append(evaluate(*arguments, **options))
-        return found[0]
+        if not results:
+            results.append(evaluate(*arguments, **options))
+        return results[0]
 
     monkeypatch.setattr(interim_evaluation, "evaluate", first)
 
 
-def test_a_watched_run_is_held_and_goes_back_at_half_the_rate(
+def test_a_run_with_a_dashboard_is_held_and_rolled_back_at_half_the_rate(
     folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keep_the_first_evaluation(monkeypatch)
@@ -184,16 +184,18 @@ def test_a_watched_run_is_held_and_goes_back_at_half_the_rate(
     assert held.diverged.checkpoint == "step-00000004.safetensors"
     assert held.diverged.in_a_row >= MAX_CONSECUTIVE_SKIPPED_STEPS
     monkeypatch.setattr(step_module, "losses_of", losses_of)
-    thread.commands.send(cmd.SaveCheckpoint())  # of what will be given up
+    thread.commands.send(cmd.SaveCheckpoint())  # will be set aside
     thread.commands.send(cmd.GoBack())
-    went_on = wait_for(run.run_dir, lambda view: view.step > 20 and view.diverged is None)
-    assert went_on.lr_edits == [(4, 0.5)]
+    continued = wait_for(run.run_dir, lambda view: view.step > 20 and view.diverged is None)
+    assert continued.lr_edits == [(4, 0.5)]
     thread.stop()
     thread.release()
     assert thread.join(60)
-    (seam,) = events_of(run.run_dir, Resumed)
-    assert (seam.step, seam.checkpoint) == (4, "step-00000004.safetensors")
-    assert all(loss == loss for loss in view_of(run.run_dir).train_loss.y[6:]), "the bad steps are gone from the curves"
+    (resumed,) = events_of(run.run_dir, Resumed)
+    assert (resumed.step, resumed.checkpoint) == (4, "step-00000004.safetensors")
+    assert all(loss == loss for loss in view_of(run.run_dir).train_loss.y[6:]), (
+        "the bad steps are removed from the curves"
+    )
     assert [path.suffix for path in run.run_dir.checkpoints.glob("*.given-up")] == [".given-up"]
     newest = read_checkpoint(CheckpointFolder(run.run_dir, keep=2).choose("latest"))
     assert newest.meta["lr_edits"] == [(4, 0.5)]
@@ -201,18 +203,18 @@ def test_a_watched_run_is_held_and_goes_back_at_half_the_rate(
 
 
 def held(run: RunDir, times: int) -> Diverged:
-    """Wait until a run has been held so many times; why it is held now."""
+    """Wait until a run has been held so many times; returns the last reason."""
     wait_for(run, lambda _: len(events_of(run, Diverged)) == times)
     wait_for(run, lambda view: view.state is RunState.PAUSED and view.diverged is not None)
     return events_of(run, Diverged)[-1]
 
 
 def wait_for_saves(run: RunDir, step: int, count: int) -> None:
-    """Wait until a step was saved so many times."""
+    """Wait until a step was saved `count` times."""
     wait_for(run, lambda _: sum(event.step == step for event in events_of(run, CheckpointSaved)) == count)
 
 
-def test_every_return_goes_on_more_calmly_and_is_saved(
+def test_every_rollback_halves_the_rate_and_is_saved(
     folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spoil_steps(monkeypatch, range(7, 10_000))
@@ -223,7 +225,7 @@ def test_every_return_goes_on_more_calmly_and_is_saved(
         thread.commands.send(back := cmd.GoBack())
         assert answered(run.run_dir, back).ok
         held(run.run_dir, times + 1)
-        wait_for_saves(run.run_dir, 4, times + 1)  # the first one, and one for each return
+        wait_for_saves(run.run_dir, 4, times + 1)  # once in training, and once for each rollback
         edits = read_checkpoint(CheckpointFolder(run.run_dir, keep=2).at(4)).meta["lr_edits"]
         assert math.prod(factor for _, factor in edits) == 0.5**times
     thread.stop()
@@ -231,7 +233,7 @@ def test_every_return_goes_on_more_calmly_and_is_saved(
     assert thread.join(60)
 
 
-def test_going_on_as_it_is_keeps_the_way_back(
+def test_continuing_without_rollback_keeps_the_good_checkpoint(
     folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spoil_steps(monkeypatch, range(7, 10_000))
@@ -242,12 +244,12 @@ def test_going_on_as_it_is_keeps_the_way_back(
     good = next(step for step in range(6, 0, -1) if first.checkpoint == file_name(step))
     for command in (cmd.SetLr(lr=1e-5), cmd.SaveCheckpoint(), evaluate := cmd.Evaluate(), back := cmd.GoBack()):
         thread.commands.send(command)
-    assert not answered(run.run_dir, back).ok, "taken in the middle of the evaluation"
+    assert not answered(run.run_dir, back).ok, "refused during the evaluation"
     assert answered(run.run_dir, evaluate).ok
     thread.commands.send(cmd.Unpause())
     second = held(run.run_dir, 2)
     assert second.step >= first.step + MAX_CONSECUTIVE_SKIPPED_STEPS
-    assert second.checkpoint == first.checkpoint, "nothing between can be gone on from"
+    assert second.checkpoint == first.checkpoint, "no good checkpoint in between"
     monkeypatch.setattr(step_module, "losses_of", losses_of)
     thread.commands.send(cmd.GoBack())
     wait_for(run.run_dir, lambda _: events_of(run.run_dir, Resumed) != [])
@@ -256,15 +258,15 @@ def test_going_on_as_it_is_keeps_the_way_back(
     thread.release()
     assert thread.join(60)
     assert view.lr.last is not None
-    assert view.lr.last < 1e-5, "half of the rate that was set meanwhile"
+    assert view.lr.last < 1e-5, "half of the rate that was set in between"
     newest = read_checkpoint(CheckpointFolder(run.run_dir, keep=2).choose("latest"))
     assert newest.meta["best_step"] in CheckpointFolder(run.run_dir, keep=2).steps()
 
 
-def test_a_run_that_ends_in_steps_that_are_not_finite_has_not_completed(
+def test_a_run_that_ends_with_non_finite_steps_has_failed(
     folder_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody waits for a step's metrics, so the last ones are known only when all is done."""
+    """Metrics arrive later than their steps, so the last ones are known only after the last step."""
     monkeypatch.setattr("trainer.training.loop._PUBLISH_EVERY_S", 30.0)
     spoil_steps(monkeypatch, range(1, 10_000))
     small = folder_config.data.model_copy(update={"batch_size": 3})
@@ -288,7 +290,7 @@ def test_an_epoch_without_a_good_step_has_no_loss(
 
 
 @pytest.mark.parametrize("parts", [1, 2, 8])
-def test_statistics_move_as_far_in_many_parts_as_in_one(parts: int) -> None:
+def test_statistics_change_equally_with_any_number_of_micro_batches(parts: int) -> None:
     norm = nn.BatchNorm2d(1)
     momentum = StatisticsMomentum(norm)
     for _ in range(2):
@@ -298,19 +300,19 @@ def test_statistics_move_as_far_in_many_parts_as_in_one(parts: int) -> None:
     assert norm.running_mean is not None
     assert float(norm.running_mean) == pytest.approx(5.0 * (1 - 0.9**2), rel=1e-5)
     momentum.set_num_parts(1)
-    assert norm.momentum == 0.1, "to the bit"
+    assert norm.momentum == 0.1, "exactly"
 
 
 @pytest.mark.parametrize(
     "words",
     ["CUDA out of memory.", "CUBLAS_STATUS_ALLOC_FAILED when calling", "GET was unable to find an engine to execute"],
 )
-def test_memory_that_ran_out_is_known_by_its_words(words: str) -> None:
+def test_out_of_memory_is_recognised_by_its_messages(words: str) -> None:
     assert is_out_of_memory(RuntimeError(f"x {words} y"))
     assert not is_out_of_memory(RuntimeError("CUDA error: an illegal memory access was encountered"))
 
 
-def test_going_back_is_refused_where_nothing_went_wrong(folder_config: Config, tmp_path: Path) -> None:
+def test_a_rollback_is_refused_without_non_finite_steps(folder_config: Config, tmp_path: Path) -> None:
     run = new_run(longer(folder_config, 5000), tmp_path)
     thread = start(run, hold_open=True)
     wait_for(run.run_dir, lambda view: view.step > 2)

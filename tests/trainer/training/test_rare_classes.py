@@ -1,4 +1,4 @@
-"""`data.balance`: rare classes are shown as often as others, or count as much in the loss."""
+"""`data.balance`: rare classes are shown as often as others or weighted in the loss."""
 
 from __future__ import annotations
 
@@ -45,18 +45,16 @@ def test_a_sampler_shows_rare_classes_as_often_as_others(
 
 
 @pytest.mark.parametrize("balance", ["loss", "none", "sampler"])
-def test_rare_classes_count_as_much_as_others_in_a_loss_that_is_balanced(
-    rare_red: Callable[[str], Trainer], balance: str
-) -> None:
+def test_a_balanced_loss_weights_rare_classes(rare_red: Callable[[str], Trainer], balance: str) -> None:
     trainer = rare_red(balance)
-    torch.nn.init.constant_(head_of(trainer.state.model).bias[2:], -3.0)  # rare ones have a loss of their own
+    torch.nn.init.constant_(head_of(trainer.state.model).bias[2:], -3.0)  # the rare class has another loss
     batch = next(batch for batch in trainer.batches.epoch(0, 0) if batch is not None and 2 in batch.labels_N)
     mean_C, std_C = torch.tensor(trainer.data.mean), torch.tensor(trainer.data.std)
     images_NHWC = (batch.pixels_MHWC[batch.rows_N] / 255 - mean_C) / std_C
     with torch.no_grad():
         logits_NK = copy.deepcopy(trainer.state.model)(images_NHWC.permute(0, 3, 1, 2))
     losses_N = functional.cross_entropy(logits_NK, batch.labels_N, reduction="none")
-    weights_K = torch.tensor([27 / (3 * 12), 27 / (3 * 12), 27 / (3 * 3)])  # of all images over classes times their own
+    weights_K = torch.tensor([27 / (3 * 12), 27 / (3 * 12), 27 / (3 * 3)])  # images / (classes * images of the class)
     plain, weighted = float(losses_N.mean()), float((losses_N * weights_K[batch.labels_N]).mean())
     assert abs(plain - weighted) > 0.1
     metrics_3 = torch.zeros(3)

@@ -1,4 +1,4 @@
-"""SGD: the numbers of `torch.optim.SGD`, however parameters and gradients lie in memory."""
+"""SGD gives the numbers of `torch.optim.SGD` for any memory formats of parameters and gradients."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _drawn(seed: int) -> list[Tensor]:
     return [torch.randn(shape, generator=generator) for shape in SHAPES]
 
 
-def _laid_out(tensors: list[Tensor], layout: torch.memory_format) -> list[Tensor]:
+def _in_layout(tensors: list[Tensor], layout: torch.memory_format) -> list[Tensor]:
     return [tensor.clone(memory_format=layout) if tensor.ndim == 4 else tensor.clone() for tensor in tensors]
 
 
@@ -34,31 +34,31 @@ def _optimizer(parameters: list[nn.Parameter], *, momentum: float, fused: bool |
 @pytest.mark.parametrize("fused", [True, None])
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 @pytest.mark.parametrize(("of_parameter", "of_gradient"), list(itertools.product(LAYOUTS, LAYOUTS)))
-def test_updates_are_those_of_plain_sgd(
+def test_updates_equal_those_of_plain_sgd(
     of_parameter: torch.memory_format, of_gradient: torch.memory_format, momentum: float, fused: bool | None
 ) -> None:
-    ours = [nn.Parameter(tensor) for tensor in _laid_out(_drawn(0), of_parameter)]
-    theirs = [nn.Parameter(tensor) for tensor in _drawn(0)]
-    optimizer = _optimizer(ours, momentum=momentum, fused=fused)
+    actual = [nn.Parameter(tensor) for tensor in _in_layout(_drawn(0), of_parameter)]
+    expected = [nn.Parameter(tensor) for tensor in _drawn(0)]
+    optimizer = _optimizer(actual, momentum=momentum, fused=fused)
     reference = torch.optim.SGD(
-        theirs, lr=0.1, momentum=momentum, nesterov=momentum > 0, weight_decay=0.01, foreach=False
+        expected, lr=0.1, momentum=momentum, nesterov=momentum > 0, weight_decay=0.01, foreach=False
     )
     for seed in range(1, 4):
-        for parameter, gradient in zip(ours, _laid_out(_drawn(seed), of_gradient), strict=True):
+        for parameter, gradient in zip(actual, _in_layout(_drawn(seed), of_gradient), strict=True):
             parameter.grad = gradient
-        for parameter, gradient in zip(theirs, _drawn(seed), strict=True):
+        for parameter, gradient in zip(expected, _drawn(seed), strict=True):
             parameter.grad = gradient
         optimizer.step()
         reference.step()
-    torch.testing.assert_close(ours, theirs)
-    assert ours[0].is_contiguous(memory_format=of_parameter)
+    torch.testing.assert_close(actual, expected)
+    assert actual[0].is_contiguous(memory_format=of_parameter)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_flag_on_the_device_keeps_weights_and_momenta(layout: torch.memory_format) -> None:
-    parameters = [nn.Parameter(tensor) for tensor in _laid_out(_drawn(0), layout)]
+def test_found_inf_keeps_weights_and_momenta(layout: torch.memory_format) -> None:
+    parameters = [nn.Parameter(tensor) for tensor in _in_layout(_drawn(0), layout)]
     optimizer = _optimizer(parameters, momentum=0.9, fused=True)
-    for parameter, gradient in zip(parameters, _laid_out(_drawn(1), layout), strict=True):
+    for parameter, gradient in zip(parameters, _in_layout(_drawn(1), layout), strict=True):
         parameter.grad = gradient
     optimizer.step()
     momenta = [optimizer.state[parameter]["momentum_buffer"] for parameter in parameters]

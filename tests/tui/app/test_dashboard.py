@@ -1,4 +1,4 @@
-"""The dashboard over canned runs: what it shows, what its keys send, what it refuses."""
+"""The dashboard over canned runs: its contents, the commands of its keys, and refusals."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def test_every_pane_shows_its_part_of_the_run(dashboard: Dashboard) -> Non
         assert part in text, f"{part!r} is missing in\n{text}"
 
 
-async def test_a_long_device_name_gives_way_to_the_precision(dashboard: Dashboard) -> None:
+async def test_a_long_device_name_is_dropped_for_the_precision(dashboard: Dashboard) -> None:
     long_name = dataclasses.replace(started(), device={"kind": "cpu", "name": "A CPU of a very long name " * 4})
     text = await shown(dashboard, CannedSource(opened(), long_name, steps(1)))
     header = text.splitlines()[0]
@@ -85,20 +85,14 @@ async def test_names_from_disk_are_shown_literally(dashboard: Dashboard) -> None
     assert "\x1b" not in text
 
 
-async def test_empty_panes_say_what_they_wait_for(dashboard: Dashboard) -> None:
+async def test_empty_panes_show_what_they_wait_for(dashboard: Dashboard) -> None:
     text = await shown(dashboard, CannedSource(opened()))
-    for part in (
-        "loading PyTorch",
-        "waiting for the first step",
-        "first evaluation after epoch 1",
-    ):
+    for part in ("loading PyTorch", "waiting for the first step", "first evaluation after epoch 1"):
         assert part in text
     assert text.count("appears when training starts") == 2, "learning rate and memory"
     assert "first reading after 2 s" in await shown(dashboard, CannedSource(opened(), started()))
-    text = await shown(
-        dashboard,
-        CannedSource(opened(), StateChanged(state="preparing", detail="decoding train images", fraction=0.4)),
-    )
+    preparing = StateChanged(state="preparing", detail="decoding train images", fraction=0.4)
+    text = await shown(dashboard, CannedSource(opened(), preparing))
     assert "decoding train images  40%" in text
 
 
@@ -121,14 +115,10 @@ async def test_layouts_fit_their_terminals(
         assert part in text, f"{part!r} is missing in\n{text}"
 
 
-async def test_a_resize_takes_the_layout_that_fits(dashboard: Dashboard) -> None:
+async def test_a_resize_selects_the_layout_that_fits(dashboard: Dashboard) -> None:
     async with dashboard(training_run()) as (app, pilot):
-        for size, part in (
-            ((40, 12), "ETA"),
-            ((80, 24), " speed "),
-            ((120, 40), "Learning rate"),
-            ((20, 5), "too small"),
-        ):
+        parts = {(40, 12): "ETA", (80, 24): " speed ", (120, 40): "Learning rate", (20, 5): "too small"}
+        for size, part in parts.items():
             await pilot.resize_terminal(*size)
             await settle(pilot, partial(shows, app, part), f"{part} at {size}")
 
@@ -137,7 +127,7 @@ async def test_a_resize_takes_the_layout_that_fits(dashboard: Dashboard) -> None
 async def test_any_number_of_classes_fits(dashboard: Dashboard, number: int) -> None:
     classes = [f"class {index}" for index in range(number)]
     text = await shown(dashboard, training_run(classes=classes))
-    assert "class 0" in text, "the worst class stands first"
+    assert "class 0" in text, "the worst class comes first"
     if number == 1000:
         assert "990 more" in text
 
@@ -163,7 +153,7 @@ async def test_a_key_sends_its_command_and_shows_at_once(dashboard: Dashboard, k
         await settle(pilot, lambda: "● training" in screen_text(app), "the acknowledgement")
 
 
-async def test_what_was_not_answered_before_a_failure_gives_way_to_it(dashboard: Dashboard) -> None:
+async def test_a_failure_replaces_a_pending_command(dashboard: Dashboard) -> None:
     source = training_run()
     async with dashboard(source) as (app, pilot):
         await pilot.press("e")
@@ -172,7 +162,7 @@ async def test_what_was_not_answered_before_a_failure_gives_way_to_it(dashboard:
         await settle(pilot, lambda: "● failed" in screen_text(app), "the failure")
 
 
-async def test_p_goes_on_when_the_run_is_paused(dashboard: Dashboard) -> None:
+async def test_p_resumes_a_paused_run(dashboard: Dashboard) -> None:
     control, source = Recorder(), training_run()
     source.add(StateChanged(state="paused"))
     async with dashboard(source, control) as (_, pilot):
@@ -182,7 +172,7 @@ async def test_p_goes_on_when_the_run_is_paused(dashboard: Dashboard) -> None:
         assert isinstance(control.sent[0], cmd.Unpause)
 
 
-async def test_a_refused_command_says_why(dashboard: Dashboard) -> None:
+async def test_a_refused_command_shows_the_reason(dashboard: Dashboard) -> None:
     control, source = Recorder(), training_run()
     async with dashboard(source, control) as (app, pilot):
         await pilot.press("e")
@@ -192,7 +182,7 @@ async def test_a_refused_command_says_why(dashboard: Dashboard) -> None:
         await settle(pilot, lambda: "evaluate: busy already" in screen_text(app), "the refusal")
 
 
-async def test_the_learning_rate_is_asked_for_checked_and_sent(dashboard: Dashboard) -> None:
+async def test_a_typed_learning_rate_is_checked_and_sent(dashboard: Dashboard) -> None:
     control = Recorder()
     async with dashboard(training_run(), control) as (app, pilot):
         await pilot.press("l")
@@ -207,7 +197,7 @@ async def test_the_learning_rate_is_asked_for_checked_and_sent(dashboard: Dashbo
 
 
 async def test_enter_twice_sets_a_rate_once(dashboard: Dashboard) -> None:
-    """The second one is on its way before the dialog has gone."""
+    """The second press comes before the dialog has closed."""
     control = Recorder()
     async with dashboard(training_run(), control) as (app, pilot):
         await pilot.press("l")
@@ -220,7 +210,7 @@ async def test_enter_twice_sets_a_rate_once(dashboard: Dashboard) -> None:
     assert [type(command) for command in control.sent] == [cmd.SetLr]
 
 
-async def test_a_run_that_nobody_trains_is_only_looked_at(dashboard: Dashboard) -> None:
+async def test_commands_to_an_inactive_run_are_refused(dashboard: Dashboard) -> None:
     control = NoControl(lambda: ("view only", Presence.UNKNOWN))
     async with dashboard(training_run(), control) as (_, pilot):
         for key in "pcexl":
@@ -252,7 +242,7 @@ async def test_quitting_asks_and_can_be_cancelled(dashboard: Dashboard) -> None:
     assert app.return_value == 0
 
 
-async def test_d_leaves_the_screen_and_the_run_to_itself(dashboard: Dashboard) -> None:
+async def test_d_detaches_without_stopping_the_run(dashboard: Dashboard) -> None:
     control = Recorder()
     async with dashboard(training_run(), control) as (app, pilot):
         await pilot.press("d")
@@ -269,7 +259,7 @@ async def test_d_does_not_detach_from_a_run_that_has_ended(dashboard: Dashboard)
         assert not app.detached
 
 
-async def test_a_watchers_first_choice_is_to_leave_and_the_second_to_stop(
+async def test_quitting_an_attached_dashboard_offers_to_leave_first_and_to_stop(
     dashboard: Dashboard, key_clock: HandClock
 ) -> None:
     control = Recorder()
@@ -288,7 +278,9 @@ async def test_a_watchers_first_choice_is_to_leave_and_the_second_to_stop(
 
 
 @pytest.mark.parametrize("key", ["q", "ctrl+c", "ctrl+q"])
-async def test_a_held_key_asks_and_answers_nothing(dashboard: Dashboard, key: str, key_clock: HandClock) -> None:
+async def test_a_held_key_opens_the_question_but_does_not_answer(
+    dashboard: Dashboard, key: str, key_clock: HandClock
+) -> None:
     control = Recorder()
     async with dashboard(training_run(), control) as (app, pilot):
         await pilot.press(key)
@@ -303,10 +295,10 @@ async def test_a_held_key_asks_and_answers_nothing(dashboard: Dashboard, key: st
         assert not isinstance(app.screen, QuitScreen)
 
 
-async def test_a_trainer_that_has_gone_is_shown_as_lost_and_takes_nothing(dashboard: Dashboard) -> None:
+async def test_a_vanished_trainer_is_shown_as_lost(dashboard: Dashboard) -> None:
     class Gone(Recorder):
         def send(self, command: cmd.Command) -> None:
-            self.can_control, self.presence, self.refusal = False, Presence.GONE, "nobody trains this run"
+            self.can_control, self.presence, self.refusal = False, Presence.GONE, "this run is not active"
             raise UndeliverableError(f"{command.name}: the trainer has gone")
 
     async with dashboard(training_run(), Gone()) as (app, pilot):
@@ -316,13 +308,13 @@ async def test_a_trainer_that_has_gone_is_shown_as_lost_and_takes_nothing(dashbo
         await settle(pilot, partial(shows, app, "● lost"), "the loss")
         assert re.search(r"last event \d+ s ago; resume with: r18-tui --resume", screen_text(app))
         await pilot.press("p")
-        await see(pilot, "nobody trains this run")
-        await pilot.press("q")  # nothing to be asked
+        await see(pilot, "this run is not active")
+        await pilot.press("q")  # leaves without a question
         await pilot.pause(0.1)
     assert app.return_value == 0
 
 
-async def test_a_tick_after_the_last_screen_has_gone_does_nothing(dashboard: Dashboard) -> None:
+async def test_a_tick_after_the_last_screen_does_nothing(dashboard: Dashboard) -> None:
     source = training_run()
     async with dashboard(source, Recorder()) as (app, _):
         pass
@@ -346,7 +338,7 @@ async def test_help_lists_every_action_with_its_reason(dashboard: Dashboard) -> 
         assert not isinstance(app.screen, HelpScreen)
 
 
-async def test_the_help_is_kept_and_is_up_to_date_at_every_opening(dashboard: Dashboard) -> None:
+async def test_the_help_screen_is_reused_and_up_to_date_at_every_opening(dashboard: Dashboard) -> None:
     source = training_run()
     async with dashboard(source) as (app, pilot):
         app._prepare_help()
@@ -355,7 +347,7 @@ async def test_the_help_is_kept_and_is_up_to_date_at_every_opening(dashboard: Da
         help_screen, dark = app.screen, app.screen.query_one(".dialog").styles.background
         await pilot.press("escape")
         app.keys.help_screen.explain({})
-        assert help_screen.query_one("#help-keys").scroll_y == 0, "its first frame begins at the top"
+        assert help_screen.query_one("#help-keys").scroll_y == 0, "the first frame begins at the top"
         source.add(Finished(reason="completed", step=300, epoch=3.0, exit_code=0))
         await see(pilot, "● finished ")
         await pilot.resize_terminal(60, 24)
@@ -363,7 +355,7 @@ async def test_the_help_is_kept_and_is_up_to_date_at_every_opening(dashboard: Da
         await pilot.press("question_mark")
         await see(pilot, "esc closes")
         assert app.screen is help_screen
-        await see(pilot, "Pause at the next step")  # from the top, wherever it was scrolled to
+        await see(pilot, "Pause at the next step")  # scrolled back to the top
         await see(pilot, "Not now: not while")
         assert help_screen.query_one(".dialog").styles.background != dark
         await pilot.resize_terminal(120, 40)
@@ -385,20 +377,15 @@ async def test_log_scale_smoothing_zoom_and_focus(dashboard: Dashboard) -> None:
         await see(pilot, "Loss")
 
 
-async def test_a_failure_stays_on_the_screen_with_what_to_do(dashboard: Dashboard) -> None:
+async def test_a_failure_stays_on_the_screen_with_the_remedy(dashboard: Dashboard) -> None:
     source = CannedSource(opened(), Failed(
         error="runs/x: train/ is missing\nfound:\n  pictures/", exit_code=2, checkpoint="step-00000004.safetensors",
         resume="r18-tui --resume runs/demo",
     ))  # fmt: skip
     text = await shown(dashboard, source)
     for part in (
-        "● failed",
-        "train/ is missing",
-        "pictures/",
-        "step-00000004",
-        "r18-tui --resume runs/demo",
-        "exit code 2",
-    ):
+        "● failed", "train/ is missing", "pictures/", "step-00000004", "r18-tui --resume runs/demo", "exit code 2",
+    ):  # fmt: skip
         assert part in text, f"{part!r} is missing in\n{text}"
 
 
@@ -409,9 +396,7 @@ async def test_a_failure_stays_on_the_screen_with_what_to_do(dashboard: Dashboar
         (OSError(116, "Stale file handle"), "the log cannot be read (Stale file handle); retrying"),
     ],
 )
-async def test_a_log_that_cannot_be_read_any_more_is_said_and_tried_again(
-    dashboard: Dashboard, error: OSError, text: str
-) -> None:
+async def test_an_unreadable_log_is_reported_and_retried(dashboard: Dashboard, error: OSError, text: str) -> None:
     class Failing(CannedSource):
         failing = False
 
@@ -426,19 +411,19 @@ async def test_a_log_that_cannot_be_read_any_more_is_said_and_tried_again(
         await settle(pilot, partial(shows, app, text), "the reason")
         source.failing = False
         source.add(steps(101))
-        await settle(pilot, partial(shows, app, "step 200"), "what came meanwhile")
+        await settle(pilot, partial(shows, app, "step 200"), "events that came meanwhile")
 
 
-async def test_a_clock_that_jumps_loses_no_run_that_is_heard_of(dashboard: Dashboard) -> None:
+async def test_a_run_with_new_events_is_not_lost_after_a_clock_jump(dashboard: Dashboard) -> None:
     source = CannedSource(opened(), started(), StateChanged(state="training"), steps(1))
     async with dashboard(source, now=START + 86_400.0) as (app, pilot):
-        await settle(pilot, partial(shows, app, "● lost"), "history says nothing of now")
+        await settle(pilot, partial(shows, app, "● lost"), "no recent events")
         source.add(Heartbeat())
-        await settle(pilot, partial(shows, app, "● training"), "a sign of life")
+        await settle(pilot, partial(shows, app, "● training"), "a heartbeat")
 
 
 @pytest.mark.parametrize("size", [(120, 40), (80, 24), (40, 12)])
-async def test_a_stopped_trainer_is_named_with_the_command_that_continues_it(
+async def test_a_stopped_trainer_is_shown_with_the_command_to_continue_it(
     dashboard: Dashboard, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tui.app.run_controller.stopped_pid", lambda _run_dir: 4711)
@@ -453,7 +438,7 @@ async def test_a_stopped_trainer_is_named_with_the_command_that_continues_it(
 
 
 @pytest.mark.parametrize("state", ["paused", "training"])
-async def test_nothing_is_said_of_the_end_while_no_step_is_taken(dashboard: Dashboard, state: str) -> None:
+async def test_no_eta_is_shown_while_no_step_is_taken(dashboard: Dashboard, state: str) -> None:
     source = training_run()
     source.add(StateChanged(state=state))
     assert ("ETA —" in await shown(dashboard, source)) is (state == "paused")
@@ -464,7 +449,7 @@ async def test_a_silent_run_is_shown_as_lost(dashboard: Dashboard) -> None:
     assert "● lost" in text
 
 
-async def test_a_silent_run_whose_process_is_there_is_not_lost_and_the_silence_is_said(dashboard: Dashboard) -> None:
+async def test_a_silent_run_with_a_live_process_is_not_lost_but_reported(dashboard: Dashboard) -> None:
     control = Recorder()
     control.presence = Presence.THERE
     async with dashboard(training_run(), control, now=START + 10_000) as (app, pilot):
@@ -497,7 +482,7 @@ async def test_an_error_of_the_dashboard_is_logged_and_ends_only_the_dashboard(
 
 
 @pytest.mark.parametrize(("theme", "train"), [("dark", "#5fb3f9"), ("light", "#005fb8"), ("ansi", "color(12)")])
-async def test_a_theme_colours_what_is_drawn(tmp_path: Path, theme: str, train: str) -> None:
+async def test_a_theme_sets_the_colours_of_panes(tmp_path: Path, theme: str, train: str) -> None:
     port = RunPort(run_dir=RunDir(tmp_path), source=training_run(), control=Recorder())
     app = DashboardApp(port, UiSettings(theme=theme), clock=lambda: START + 30)
     async with app.run_test(size=(120, 40)) as pilot:
@@ -507,7 +492,7 @@ async def test_a_theme_colours_what_is_drawn(tmp_path: Path, theme: str, train: 
     assert train in colours
 
 
-async def test_figures_that_do_not_fit_leave_whole(dashboard: Dashboard) -> None:
+async def test_figures_that_do_not_fit_are_dropped_as_a_whole(dashboard: Dashboard) -> None:
     text = await shown(dashboard, training_run(), size=(80, 24))
     assert "best" in text
     titles = [line for line in text.splitlines() if "╭" in line]
@@ -521,7 +506,7 @@ async def test_no_color_and_ansi_draw_without_a_crash(dashboard: Dashboard, monk
     assert "Per-class" in text
 
 
-async def test_a_diverged_run_offers_a_way_back_once(dashboard: Dashboard, key_clock: HandClock) -> None:
+async def test_a_diverged_run_offers_a_rollback_once(dashboard: Dashboard, key_clock: HandClock) -> None:
     source, control = training_run(), Recorder()
     async with dashboard(source, control) as (app, pilot):
         await pilot.press("b")
@@ -535,14 +520,14 @@ async def test_a_diverged_run_offers_a_way_back_once(dashboard: Dashboard, key_c
         source.add(StateChanged(state="training"), diverged(checkpoint=""), StateChanged(state="paused"))
         await settle(pilot, lambda: shows(app, "set a lower learning rate"), "the next question")
         assert not shows(app, "back to")
-        await pilot.press("l")  # may have been meant for the dashboard
+        await pilot.press("l")  # too early: may have been meant for the dashboard
         assert isinstance(app.screen, DivergedScreen)
         key_clock.now += READING_DELAY_S
         await pilot.press("l")
         await settle(pilot, lambda: isinstance(app.screen, LearningRateScreen), "the rate")
 
 
-async def test_whoever_only_looks_is_not_asked_about_a_diverged_run(dashboard: Dashboard) -> None:
+async def test_a_read_only_dashboard_does_not_ask_about_a_diverged_run(dashboard: Dashboard) -> None:
     source = training_run()
     source.add(diverged(), StateChanged(state="paused"))
     async with dashboard(source, NoControl(lambda: ("view only", Presence.UNKNOWN))) as (app, pilot):
@@ -550,7 +535,7 @@ async def test_whoever_only_looks_is_not_asked_about_a_diverged_run(dashboard: D
         assert app.screen is app.watched.screen
 
 
-async def test_a_note_is_asked_for_sent_and_marked_at_its_step(dashboard: Dashboard) -> None:
+async def test_a_note_is_sent_and_marked_at_its_step(dashboard: Dashboard) -> None:
     control, source = Recorder(), training_run()
     async with dashboard(source, control) as (app, pilot):
         await pilot.press("n", *"good", "enter")
@@ -562,4 +547,4 @@ async def test_a_note_is_asked_for_sent_and_marked_at_its_step(dashboard: Dashbo
         await settle(pilot, lambda: re.search(r"└.*n.*┬", screen_text(app)) is not None, "below the curves")
         await pilot.press("n", "enter")
         await pilot.press("n", "x", "escape")
-        assert len(control.sent) == 1, "nothing said, and nothing kept"
+        assert len(control.sent) == 1, "an empty or cancelled note is not sent"

@@ -1,4 +1,4 @@
-"""A history that takes a while to read: the screen says so, and keys act meanwhile."""
+"""A history that takes long to read: the screen shows it, and keys act meanwhile."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from trainer.run.log.run_events import StateChanged
 
 
 class LongHistory(CannedSource):
-    """Goes on and on until it is released."""
+    """A log that grows with every read until it is released."""
 
     def __init__(self) -> None:
         super().__init__(opened(), started(), StateChanged(state="training"))
@@ -28,8 +28,8 @@ async def test_keys_act_while_a_long_history_is_read(dashboard: Dashboard, monke
     monkeypatch.setattr("tui.app.run_controller._READ_FOR_S", 0.0)
     source = LongHistory()
     async with dashboard(source) as (app, pilot):
-        await settle(pilot, lambda: shows(app, "reading the log"), "what is being done")
-        assert not shows(app, "training"), "a state of long ago"
+        await settle(pilot, lambda: shows(app, "reading the log"), "the notice")
+        assert not shows(app, "training"), "an outdated state"
         assert not shows(app, "ETA")
         await pilot.press("question_mark")
         await settle(pilot, lambda: app.screen is not app.watched.screen, "the help")
@@ -37,13 +37,15 @@ async def test_keys_act_while_a_long_history_is_read(dashboard: Dashboard, monke
         await settle(pilot, lambda: app.screen is app.watched.screen, "the dashboard again")
         assert app.watched.scene.behind
         source.released = True
-        await settle(pilot, lambda: shows(app, "training") and not shows(app, "reading the log"), "the state of now")
+        await settle(pilot, lambda: shows(app, "training") and not shows(app, "reading the log"), "the current state")
         assert app.watched.view.step == source._step - 1
-        await settle(pilot, lambda: shows(app, f"step {source._step - 1:,}/"), "where the run is")
+        await settle(pilot, lambda: shows(app, f"step {source._step - 1:,}/"), "the current step")
 
 
-async def test_news_that_take_long_to_read_are_news(dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A slice that ends on the clock with nothing left to read is not the beginning of a long history."""
+async def test_new_events_that_take_long_to_read_are_not_a_long_history(
+    dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A read that ends by time with nothing left is not the beginning of a long history."""
     monkeypatch.setattr("tui.app.run_controller._READ_FOR_S", 0.0)
     source = CannedSource(opened(), started(), StateChanged(state="training"))
     async with dashboard(source) as (app, pilot):

@@ -1,4 +1,4 @@
-"""What libraries print under a dashboard: read, announced, shown literally, scrolled."""
+"""Output of libraries under a dashboard: read, announced, shown literally, scrolled."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def log(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def reader(log: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LogReader]:
-    """Looks when it is asked to, and not by itself."""
+    """A reader that looks only when called."""
     monkeypatch.setattr(LogReader, "_follow", lambda _: None)
     reader = LogReader(RunDir(log.parent))
     yield reader
     reader.close()
 
 
-def test_only_whole_lines_are_shown_and_what_stood_there_before_is_not_new(log: Path, reader: LogReader) -> None:
+def test_only_whole_lines_are_shown_and_earlier_ones_are_not_new(log: Path, reader: LogReader) -> None:
     log.write_bytes(b"before\n")
     reader.look()
     assert (reader.lines, reader.added) == (("before",), 0)
@@ -43,20 +43,20 @@ def test_only_whole_lines_are_shown_and_what_stood_there_before_is_not_new(log: 
     assert (reader.lines, reader.added) == (("before", "one", "two"), 2)
 
 
-def test_a_progress_bar_is_its_last_state_and_colours_are_left_out(log: Path, reader: LogReader) -> None:
+def test_a_progress_bar_shows_its_last_state_and_colours_are_removed(log: Path, reader: LogReader) -> None:
     log.write_bytes(b" 10%|#   |\r 99%|### |\r100%|####|\r\n\x1b[1;31mred\x1b[0m\n\xff\n")
     reader.look()
     assert reader.lines == ("100%|####|", "red", "\ufffd")
 
 
-def test_a_flood_is_cut_to_its_end(log: Path, reader: LogReader) -> None:
+def test_only_the_last_lines_are_kept(log: Path, reader: LogReader) -> None:
     log.write_text("".join(f"line {number}\n" for number in range(100_000)))
     reader.look()
     assert len(reader.lines) == LINES_KEPT
     assert reader.lines[-1] == "line 99999"
 
 
-def test_a_log_that_was_replaced_by_a_shorter_one_is_read_on(log: Path, reader: LogReader) -> None:
+def test_a_log_replaced_by_a_shorter_one_is_read_from_its_start(log: Path, reader: LogReader) -> None:
     log.write_text("a long line of the first\n")
     reader.look()
     log.write_text("")
@@ -67,7 +67,7 @@ def test_a_log_that_was_replaced_by_a_shorter_one_is_read_on(log: Path, reader: 
     assert reader.lines[-1] == "new"
 
 
-def test_without_a_file_there_is_nothing(reader: LogReader) -> None:
+def test_a_missing_log_has_no_lines(reader: LogReader) -> None:
     reader.look()
     assert reader.lines == ()
 
@@ -80,7 +80,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("size", [(120, 40), (80, 24)])
 @pytest.mark.parametrize("no_color", [False, True])
-async def test_what_is_printed_is_announced_and_shown_literally(
+async def test_printed_lines_are_announced_and_shown_literally(
     dashboard: Dashboard, log: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], no_color: bool
 ) -> None:
     if no_color:
@@ -95,13 +95,13 @@ async def test_what_is_printed_is_announced_and_shown_literally(
         await settle(pilot, lambda: shows(app, "warning: [b]bold[/b] ?]0;title? text"), "the text")
         text = screen_text(app)
         assert "from before" in text
-        assert "epoch 3" in text, "the run's own messages stand above"
+        assert "epoch 3" in text, "the run's own messages are above"
         await pilot.press("escape")
         await settle(pilot, lambda: shows(app, "q quit") and not shows(app, "+1"), "the dashboard, and no new lines")
 
 
 @pytest.mark.usefixtures("quick")
-async def test_messages_scroll_and_keep_their_place_while_new_ones_come(dashboard: Dashboard) -> None:
+async def test_scrolled_messages_keep_their_place_while_new_ones_come(dashboard: Dashboard) -> None:
     source = training_run()
     source.add(*(Warned(message=f"warning number {number:03d}") for number in range(100)))
 

@@ -1,4 +1,4 @@
-"""Pages: one pane alone and in full, by a key that its title tells."""
+"""Pages: one pane in full, opened by the key in its title."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ IN_FULL = {
 
 
 @pytest.mark.parametrize("size", [(120, 40), (80, 24), (100, 28)])
-async def test_every_page_has_a_key_and_the_same_key_leads_back(dashboard: Dashboard, size: tuple[int, int]) -> None:
+async def test_every_page_has_a_key_that_also_leads_back(dashboard: Dashboard, size: tuple[int, int]) -> None:
     async with dashboard(training_run(), size=size) as (app, pilot):
         for page in PAGES[1:]:
             await pilot.press(page.key)
             await settle(pilot, partial(shows, app, IN_FULL[page.name]), f"page {page.name}")
             text = screen_text(app)
-            assert re.search(rf"╭ {page.key} ", text), "its title tells its key"
+            assert re.search(rf"╭ {page.key} ", text), "the title shows the key"
             assert text.count("╭") == 1, "no other pane"
             assert f"{OVERVIEW.key} overview" in text
             await pilot.press(page.key)
@@ -48,16 +48,16 @@ async def test_escape_leads_back_and_tab_to_the_next_page(dashboard: Dashboard) 
         await pilot.press("6")
         await settle(pilot, partial(shows, app, "6 Confusion"), "the page")
         await pilot.press("tab", "tab", "tab")
-        await settle(pilot, partial(shows, app, "9 Network"), "the one after three")
+        await settle(pilot, partial(shows, app, "9 Network"), "three pages on")
         await pilot.press("tab", "tab")
         await settle(pilot, partial(shows, app, "1 Loss"), "the first one")
         await pilot.press(*["shift+tab"] * 5)
-        await settle(pilot, partial(shows, app, "6 Confusion"), "five before it")
+        await settle(pilot, partial(shows, app, "6 Confusion"), "five pages back")
         await pilot.press("escape")
         await settle(pilot, partial(shows, app, "Learning rate"), "the overview")
 
 
-async def test_the_border_of_a_page_names_all_others_or_says_how_to_reach_them(dashboard: Dashboard) -> None:
+async def test_the_border_of_a_page_names_the_other_pages_or_their_keys(dashboard: Dashboard) -> None:
     names = [f"{page.key} {page.label}" for page in PAGES if page.name != "network"]
     async with dashboard(training_run(), size=(140, 40)) as (app, pilot):
         await pilot.press("9")
@@ -66,7 +66,7 @@ async def test_the_border_of_a_page_names_all_others_or_says_how_to_reach_them(d
         assert "  ".join(names) in border
         await pilot.resize_terminal(80, 24)
         await settle(pilot, lambda: len(screen_text(app).splitlines()) == 24, "the smaller screen")
-        await settle(pilot, partial(shows, app, "0 overview  tab next page"), "the way to the others")
+        await settle(pilot, partial(shows, app, "0 overview  tab next page"), "the keys")
 
 
 async def test_the_overview_names_every_page(dashboard: Dashboard) -> None:
@@ -75,7 +75,7 @@ async def test_the_overview_names_every_page(dashboard: Dashboard) -> None:
         assert re.search(rf"[╭ ] ?{page.key} \w", text), page.name
 
 
-async def test_titles_in_the_overview_tell_the_keys_of_pages(dashboard: Dashboard) -> None:
+async def test_titles_in_the_overview_show_the_keys_of_pages(dashboard: Dashboard) -> None:
     text = await shown(dashboard, training_run())
     for title in ("1 Loss", "2 Accuracy", "3 Learning rate", "4 Memory", "5 Per-class test accuracy", "6 confusion"):
         assert title in text
@@ -89,7 +89,7 @@ async def test_enter_on_a_pane_shows_its_page(dashboard: Dashboard) -> None:
         await settle(pilot, partial(shows, app, "5 Classes on test"), "the page")
 
 
-async def test_a_page_stays_when_the_terminal_takes_another_size(dashboard: Dashboard) -> None:
+async def test_a_page_stays_after_a_resize(dashboard: Dashboard) -> None:
     async with dashboard(training_run()) as (app, pilot):
         await pilot.press("6")
         for size in ((80, 24), (40, 12), (120, 40)):
@@ -101,7 +101,7 @@ async def test_a_page_stays_when_the_terminal_takes_another_size(dashboard: Dash
         await settle(pilot, partial(shows, app, "too small"), "the message")
 
 
-async def test_a_page_of_a_failed_run_is_alone_too(dashboard: Dashboard) -> None:
+async def test_a_page_of_a_failed_run_fills_the_screen(dashboard: Dashboard) -> None:
     source = training_run()
     source.add(Failed(error="no memory", exit_code=1))
     async with dashboard(source, size=(80, 24)) as (app, pilot):
@@ -110,18 +110,18 @@ async def test_a_page_of_a_failed_run_is_alone_too(dashboard: Dashboard) -> None
         assert app.screen.query_one("#page-classes").size.height == 21
 
 
-async def test_what_is_not_told_is_no_zero(dashboard: Dashboard) -> None:
+async def test_confusions_that_were_not_logged_are_not_shown_as_zero(dashboard: Dashboard) -> None:
     classes = [f"{chr(97 + label)}-class" for label in range(14)]
     counts = [number for other in range(1, 11) for number in (other, 5)]
-    told = dataclasses.replace(
+    truncated = dataclasses.replace(
         evaluated(1, 14), correct=[40, *[100] * 13], confusions=[counts, *([] for _ in range(13))]
     )
-    source = CannedSource(opened(), started(classes), steps(1), told)
+    source = CannedSource(opened(), started(classes), steps(1), truncated)
     async with dashboard(source) as (app, pilot):
         await pilot.press("6")
         await settle(pilot, partial(shows, app, "worst pairs"), "the page")
         rows = [line for line in screen_text(app).splitlines() if "-class " in line]
-        assert rows[0].count("?") == 3, "ten more images, of which it is not known where they went"
+        assert rows[0].count("?") == 3, "ten more images whose predictions were not logged"
         assert "?" not in rows[1]
 
 
@@ -147,7 +147,7 @@ async def test_the_class_page_has_all_figures_of_a_class(dashboard: Dashboard) -
         await pilot.press("5")
         await settle(pilot, partial(shows, app, "precision"), "the page")
         row = next(line for line in screen_text(app).splitlines() if "│ airplane" in line)
-    # 30 of 100; 95 % by Wilson; 30 of 30 + 34 (from the last class) + 18 (from the one before) answers.
+    # 30 of 100; Wilson's 95 % interval; 30 of 30 + 34 (from the last class) + 18 (from the one before) predictions.
     for figure in ("30.0", "▴10.0", "21.9-39.6", "36.6", "100", "[red]cat[/] 47.0"):
         assert figure in row, f"{figure} is missing in {row}"
     assert any(tick in row for tick in "▁█"), "the trend"
@@ -171,10 +171,10 @@ async def test_the_weights_page_has_all_figures_of_a_layer_and_follows_the_curso
         assert "0 %" in rows["layer4.1.conv2"]
         assert "%" not in rows["fc"], "no ReLU follows it"
         await pilot.press(",", ",")
-        await settle(pilot, partial(shows, app, "epoch 2"), "as it was then")
+        await settle(pilot, partial(shows, app, "epoch 2"), "the earlier epoch")
 
 
-async def test_of_one_layer_the_weights_page_shows_all_epochs_and_keys_choose_it(dashboard: Dashboard) -> None:
+async def test_the_weights_page_shows_all_epochs_of_the_selected_layer(dashboard: Dashboard) -> None:
     source = training_run()
     source.add(layers(4, frozen=1))
     async with dashboard(source) as (app, pilot):
@@ -186,7 +186,7 @@ async def test_of_one_layer_the_weights_page_shows_all_epochs_and_keys_choose_it
         await pilot.press("end")
         await settle(pilot, partial(shows, app, "│ ● fc"), "the last one")
         await pilot.click("#page-layers", offset=(10, 2))
-        await settle(pilot, partial(shows, app, "│ ● conv1"), "what was clicked")
+        await settle(pilot, partial(shows, app, "│ ● conv1"), "the clicked layer")
         await pilot.click("#page-layers", offset=(10, 30))
         await pilot.pause(0.2)
         await see(pilot, "│ ● conv1")  # not in the table
@@ -197,7 +197,7 @@ async def test_of_one_layer_the_weights_page_shows_all_epochs_and_keys_choose_it
         await see(pilot, "2-9 of 18")
 
 
-async def test_many_classes_can_be_walked_through(dashboard: Dashboard) -> None:
+async def test_many_classes_can_be_scrolled(dashboard: Dashboard) -> None:
     classes = [f"class {label}" for label in range(100)]
     async with dashboard(training_run(classes=classes), size=(80, 24)) as (app, pilot):
         await pilot.press("5")
@@ -209,7 +209,7 @@ async def test_many_classes_can_be_walked_through(dashboard: Dashboard) -> None:
         await settle(pilot, partial(shows, app, "64-81 of 100"), "one row and one page up")
 
 
-async def test_the_matrix_shows_counts_and_names_that_begin_alike_by_number(dashboard: Dashboard) -> None:
+async def test_the_matrix_shows_counts_and_numbers_for_similar_names(dashboard: Dashboard) -> None:
     async with dashboard(training_run()) as (app, pilot):
         await pilot.press("6")
         await settle(pilot, partial(shows, app, "worst pairs"), "the page")
@@ -226,7 +226,7 @@ async def test_the_matrix_shows_counts_and_names_that_begin_alike_by_number(dash
         await see(pilot, "│ 0 class 0")
 
 
-async def test_of_many_classes_the_matrix_shows_the_most_confused(dashboard: Dashboard) -> None:
+async def test_the_matrix_shows_the_most_confused_of_many_classes(dashboard: Dashboard) -> None:
     source = training_run(classes=[f"class {label}" for label in range(100)])
     async with dashboard(source, size=(80, 24)) as (app, pilot):
         await pilot.press("6")
@@ -235,7 +235,7 @@ async def test_of_many_classes_the_matrix_shows_the_most_confused(dashboard: Das
         assert "99 class 99" not in screen_text(app)
 
 
-async def test_a_log_of_before_confusions_were_told_says_so(dashboard: Dashboard) -> None:
+async def test_a_log_without_confusions_is_explained(dashboard: Dashboard) -> None:
     old = dataclasses.replace(evaluated(1), confusions=[], predicted=[])
     async with dashboard(CannedSource(opened(), started(), steps(1), old)) as (app, pilot):
         await pilot.press("6")
@@ -244,20 +244,15 @@ async def test_a_log_of_before_confusions_were_told_says_so(dashboard: Dashboard
         await settle(pilot, partial(shows, app, "precision"), "what is known")
 
 
-async def test_pages_say_what_they_wait_for(dashboard: Dashboard) -> None:
+async def test_empty_pages_show_what_they_wait_for(dashboard: Dashboard) -> None:
     async with dashboard(CannedSource(opened())) as (app, pilot):
-        for key, text in (
-            ("5", "first evaluation after"),
-            ("6", "first evaluation after"),
-            ("7", "first evaluation after"),
-            ("8", "appears when"),
-            ("9", "appears when"),
-        ):
+        waits = dict.fromkeys("567", "first evaluation after") | dict.fromkeys("89", "appears when")
+        for key, text in waits.items():
             await pilot.press(key)
             await settle(pilot, partial(shows, app, text), f"page {key}")
 
 
-async def test_the_network_tells_what_is_frozen(dashboard: Dashboard) -> None:
+async def test_the_network_page_shows_frozen_stages(dashboard: Dashboard) -> None:
     source = training_run()
     source.add(StagesFrozen(step=300, stages=["stem", "layer1"], trainable=11_024_138))
     async with dashboard(source) as (app, pilot):
@@ -271,16 +266,11 @@ async def test_the_network_tells_what_is_frozen(dashboard: Dashboard) -> None:
 async def test_mistakes_and_training_images_are_shown_as_pictures(dashboard: Dashboard, tmp_path: Path) -> None:
     async with dashboard(with_pictures(RunDir(tmp_path))) as (app, pilot):
         await pilot.press("7")
-        await settle(pilot, partial(shows, app, "▀▀▀▀"), "the pictures, and not what the log names")
+        await settle(pilot, partial(shows, app, "▀▀▀▀"), "the sheet of the run, not the path in the log")
         text = screen_text(app)
         for part in (
-            "7 Mistakes on test",
-            "2 most confident  epoch 3",
-            "[red]cat[/]",
-            "true [red]cat",
-            "98 % dog",
-            "name_of_a_file.png",
-        ):
+            "7 Mistakes on test", "2 most confident  epoch 3", "[red]cat[/]", "true [red]cat", "98 % dog", "name_of_a_file.png",
+        ):  # fmt: skip
             assert part in text
         pane = app.watched.screen.query_one("#page-mistakes", Pane)
         colours = {str(segment.style) for segment in pane.render_line(2) if "▀" in segment.text}
@@ -291,7 +281,7 @@ async def test_mistakes_and_training_images_are_shown_as_pictures(dashboard: Das
         await see(pilot, "30 % airplane")
 
 
-async def test_newer_pictures_take_the_place_of_older_ones(dashboard: Dashboard, tmp_path: Path) -> None:
+async def test_newer_pictures_replace_older_ones(dashboard: Dashboard, tmp_path: Path) -> None:
     source = with_pictures(RunDir(tmp_path))
     async with dashboard(source) as (app, pilot):
         await pilot.press("7")
@@ -301,7 +291,7 @@ async def test_newer_pictures_take_the_place_of_older_ones(dashboard: Dashboard,
         await settle(pilot, partial(shows, app, "77 %"), "the newer ones")
 
 
-async def test_pictures_of_another_split_are_not_shown_under_its_name(dashboard: Dashboard, tmp_path: Path) -> None:
+async def test_pictures_of_another_split_are_not_shown(dashboard: Dashboard, tmp_path: Path) -> None:
     source = with_pictures(RunDir(tmp_path))
     source.add(PicturesSaved(what="mistakes", split="val", step=300, epoch=3.0, path="eval/x.png", images=0))
     async with dashboard(source) as (app, pilot):
@@ -311,7 +301,7 @@ async def test_pictures_of_another_split_are_not_shown_under_its_name(dashboard:
         await settle(pilot, partial(shows, app, "none kept yet"), "none any more")
 
 
-async def test_pictures_that_cannot_be_read_say_why(dashboard: Dashboard, tmp_path: Path) -> None:
+async def test_unreadable_pictures_are_explained(dashboard: Dashboard, tmp_path: Path) -> None:
     source = with_pictures(RunDir(tmp_path))
     RunDir(tmp_path).mistakes("test").write_bytes(b"no picture")
     RunDir(tmp_path).training_images.unlink()
@@ -332,7 +322,7 @@ async def test_without_colours_pictures_are_drawn_by_characters(
         await see(pilot, "+++++++")
 
 
-async def test_what_is_wrong_stands_above_the_events_with_its_remedy(dashboard: Dashboard) -> None:
+async def test_a_problem_is_shown_above_the_events_with_its_remedy(dashboard: Dashboard) -> None:
     for size, rest in (((120, 40), "33% of step time.  more data.workers"), ((80, 24), "more data.workers")):
         source = training_run()
         source.add(dataclasses.replace(steps(301), budget={"data": 31.0, "compute": 150.0}))
@@ -354,7 +344,7 @@ def test_every_word_has_a_style_under_every_theme(
     styles = palette(variables)
     assert set(STYLES) < set(styles)
     heat = [styles[f"heat{level}"] for level in (1, 2, 3, 4)]
-    assert len({str(style) for style in heat}) == 4, "told apart"
+    assert len({str(style) for style in heat}) == 4, "distinguishable"
     assert any(style.bgcolor != styles["text"].bgcolor for style in heat) is not no_color
 
 

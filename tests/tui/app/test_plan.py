@@ -1,4 +1,4 @@
-"""The dialogs that change how a run goes on: its plan, and its rate."""
+"""The dialogs for a run's plan and its learning rate."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tui.app.screens.dialogs import typed_rate
 
 
 @pytest.mark.parametrize("size", [(120, 40), (80, 24), (40, 12)])
-async def test_the_plan_is_asked_for_checked_and_sent(dashboard: Dashboard, size: tuple[int, int]) -> None:
+async def test_a_typed_plan_is_checked_and_sent(dashboard: Dashboard, size: tuple[int, int]) -> None:
     control = Recorder()
     async with dashboard(training_run(), control, size=size) as (app, pilot):
         await pilot.press("a")
         await settle(pilot, partial(shows, app, "Training plan"), "the dialog")
-        await see(pilot, "enter sets them")  # all of it is to be seen
+        await see(pilot, "enter sets them")  # the dialog fits as a whole
         await pilot.press("home", "delete", "delete", "2", "enter")
         await settle(pilot, partial(shows, app, "train for: at least 4 epochs"), "the reason")
         await pilot.press("5", "tab", "tab", "end", ".", "5", "enter")
@@ -29,7 +29,7 @@ async def test_the_plan_is_asked_for_checked_and_sent(dashboard: Dashboard, size
     ]
 
 
-async def test_a_plan_that_is_left_as_it_is_sends_nothing(dashboard: Dashboard) -> None:
+async def test_an_unchanged_plan_sends_nothing(dashboard: Dashboard) -> None:
     control = Recorder()
     async with dashboard(training_run(), control) as (app, pilot):
         for key in ("enter", "escape"):
@@ -40,7 +40,7 @@ async def test_a_plan_that_is_left_as_it_is_sends_nothing(dashboard: Dashboard) 
     assert control.sent == []
 
 
-async def test_a_longer_run_is_seen_as_such(dashboard: Dashboard) -> None:
+async def test_an_extended_run_shows_its_new_length(dashboard: Dashboard) -> None:
     source = training_run()
     async with dashboard(source) as (app, pilot):
         source.add(
@@ -60,17 +60,17 @@ async def test_a_longer_run_is_seen_as_such(dashboard: Dashboard) -> None:
      ("-1", None), ("1e9", None)],
 )  # fmt: skip
 def test_a_rate_is_a_number_or_a_factor(text: str, rate: float | None) -> None:
-    found, _ = typed_rate(text, 0.04)
-    assert found is None if rate is None else found == pytest.approx(rate)
+    result, _ = typed_rate(text, 0.04)
+    assert result is None if rate is None else result == pytest.approx(rate)
 
 
-async def test_the_dialog_of_the_rate_says_what_is_meant_and_warns_of_a_leap(dashboard: Dashboard) -> None:
+async def test_the_rate_dialog_shows_the_new_rate_and_warns_of_large_changes(dashboard: Dashboard) -> None:
     control = Recorder()
     async with dashboard(training_run(), control) as (app, pilot):
         await pilot.press("l", "x", "5")
         await settle(pilot, partial(shows, app, "can ruin the weights"), "a warning")
         await pilot.press("backspace", "0", ".", "5")
-        await settle(pilot, partial(shows, app, "0.14 becomes 0.07 (x0.5)"), "what it amounts to")
+        await settle(pilot, partial(shows, app, "0.14 becomes 0.07 (x0.5)"), "the new rate")
         assert "can ruin" not in screen_text(app)
         await pilot.press("enter")
         await settle(pilot, lambda: bool(control.sent), "it is sent")
@@ -86,7 +86,7 @@ async def test_edits_of_the_rate_are_undone_one_after_the_other(dashboard: Dashb
             await settle(
                 pilot, partial(shows, app, f"ctrl+z undoes the last edit (x{factor}): {before:.2g}"), "the hint"
             )
-            await see(pilot, f"▊  {now:.2g}")  # the rate of the next step, which no step has taken yet
+            await see(pilot, f"▊  {now:.2g}")  # the rate of the next step
             await pilot.press("ctrl+z")
             await pilot.pause()
             undone = [command.factor for command in control.sent if isinstance(command, cmd.ScaleLr)][-1]

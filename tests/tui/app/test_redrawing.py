@@ -1,4 +1,4 @@
-"""What the dashboard redraws, and when: nothing without need, and training before the screen."""
+"""Redrawing of the dashboard: only what has changed, and not at the cost of training."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ async def test_a_paused_screen_sends_nothing(dashboard: Dashboard, monkeypatch: 
         assert refreshed == []
 
 
-async def test_without_news_only_the_clock_is_drawn(dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_new_events_only_the_clock_is_drawn(
+    dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = training_run()
     async with dashboard(source) as (app, pilot):
         screen, scene = app.watched.screen, app.watched.scene
@@ -34,9 +36,7 @@ async def test_without_news_only_the_clock_is_drawn(dashboard: Dashboard, monkey
             panes = [pane.id or "" for pane in screen.shown_panes() if not pane.follows_clock]
             return all(screen._versions.get(name) == scene.version for name in panes)
 
-        await settle(
-            pilot, is_drawn, "what came with the first drawing"
-        )  # the slower it was, the longer the rest after it
+        await settle(pilot, is_drawn, "the first drawing")  # the slower it was, the longer the rest after it
         drawn: set[str | None] = set()
         monkeypatch.setattr(Pane, "paint", lambda self, _scene: drawn.add(self.id))
         await settle(pilot, lambda: bool(drawn), "the clock")
@@ -65,7 +65,7 @@ async def test_a_drawing_is_followed_by_a_rest_that_a_key_ends(
         screen, painted = app.screen, []
         assert isinstance(screen, DashboardScreen)
         monkeypatch.setattr(Pane, "paint", lambda pane, _scene: painted.append(pane.id))
-        monkeypatch.setattr("tui.app.screens.dashboard.DRAW_SHARE", 1e-9)  # so that any drawing earns the longest rest
+        monkeypatch.setattr("tui.app.screens.dashboard.DRAW_SHARE", 1e-9)  # so that every rest is the longest
 
         def drawn(at: float, *, computing: bool = True) -> list[str]:
             painted.clear()
@@ -76,8 +76,8 @@ async def test_a_drawing_is_followed_by_a_rest_that_a_key_ends(
         began = time.monotonic() + 100
         assert {"loss", "lr"} <= set(drawn(began))
         assert drawn(began + 0.9) == []
-        assert drawn(began + 1.1) == ["header"], "the clock goes on"
-        assert {"loss", "lr"} <= set(drawn(began + 1.2, computing=False)), "nothing is taken from a run that rests too"
+        assert drawn(began + 1.1) == ["header"], "the clock advances"
+        assert {"loss", "lr"} <= set(drawn(began + 1.2, computing=False)), "no rest while the run does not compute"
         screen.draw_next("lr")
         assert drawn(began + 1.4) == ["lr"], "a key does not wait"
         assert "loss" not in drawn(began + 3.3)

@@ -1,4 +1,4 @@
-"""The list of runs: what it shows, what its keys do, what it refuses."""
+"""The list of runs: its contents, the effects of its keys, and refusals."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ STOPPED = Finished(reason="stopped", step=300, epoch=3.0, exit_code=0)
 
 @asynccontextmanager
 async def listed(runs_dir: Path, size: tuple[int, int] = (120, 40), *, read_only: bool = False) -> AsyncIterator[App]:
-    """The list over a folder."""
+    """The list of a folder's runs."""
     app = DashboardApp(None, UiSettings(theme="dark"), runs_dir=runs_dir, clock=lambda: START + 30, read_only=read_only)
     async with app.run_test(size=size) as pilot:
         await settle(pilot, lambda: shows(app, "Runs") and not shows(app, "reading"), "the folder is read")
@@ -41,7 +41,7 @@ async def listed(runs_dir: Path, size: tuple[int, int] = (120, 40), *, read_only
 
 @pytest.fixture
 def runs_dir(tmp_path: Path) -> Path:
-    """Two runs: `done`, and `half`, which was stopped and begun later."""
+    """Two runs: `done`, and `half`, which was started later and stopped."""
     write_log(tmp_path, "done", opened(), started(), steps(1), evaluated(1), evaluated(4), COMPLETED)
     write_log(tmp_path, "half", opened(), started(), steps(1), evaluated(2), STOPPED, begun=START + 10)
     return tmp_path
@@ -69,7 +69,7 @@ async def test_the_list_fits_into_any_terminal(runs_dir: Path, size: tuple[int, 
         await settle(pilot, lambda: shows(app, "last event"), "all columns after a resize")
 
 
-async def test_marked_runs_lie_below_the_curves_of_the_dashboard(dashboard: Dashboard, tmp_path: Path) -> None:
+async def test_marked_runs_are_compared_in_the_curves_of_the_dashboard(dashboard: Dashboard, tmp_path: Path) -> None:
     write_log(tmp_path.parent, "other", opened(), started(), steps(1), evaluated(1), evaluated(3), STOPPED)
     async with dashboard(training_run()) as (app, pilot):
         await pilot.press("r")
@@ -84,7 +84,7 @@ async def test_marked_runs_lie_below_the_curves_of_the_dashboard(dashboard: Dash
         await settle(pilot, lambda: not shows(app, "1 other") and not shows(app, "Runs  "), "it is taken away")
 
 
-async def test_who_may_only_look_cannot_change_another_run_by_the_list(runs_dir: Path) -> None:
+async def test_a_read_only_list_changes_no_run(runs_dir: Path) -> None:
     lock = RunLock.take(RunDir(runs_dir / "half"))
     try:
         async with listed(runs_dir, read_only=True) as (app, pilot):
@@ -93,7 +93,7 @@ async def test_who_may_only_look_cannot_change_another_run_by_the_list(runs_dir:
                 await settle(pilot, lambda: shows(app, "view only"), f"key {key} is refused")
             assert (runs_dir / "half").is_dir()
             await pilot.press("enter")
-            await settle(pilot, lambda: shows(app, "read-only"), "a run that is trained is only looked at, too")
+            await settle(pilot, lambda: shows(app, "read-only"), "a live run is view only, too")
             assert not app.watched.port.control.can_control
     finally:
         lock.release()
@@ -115,7 +115,7 @@ async def test_the_curves_of_marked_runs_are_drawn_together(runs_dir: Path) -> N
         await settle(pilot, lambda: not shows(app, "2 done"), "one again")
 
 
-async def test_a_run_is_opened_and_left_for_the_list(runs_dir: Path) -> None:
+async def test_a_run_is_opened_from_the_list_and_q_returns_to_it(runs_dir: Path) -> None:
     async with listed(runs_dir) as (app, pilot):
         await pilot.press("enter")
         await settle(pilot, lambda: shows(app, "r18-tui  demo") and shows(app, "stopped at step 300"), "its dashboard")
@@ -142,7 +142,7 @@ async def test_a_stopped_run_is_resumed_and_a_finished_one_is_not(runs_dir: Path
     assert app.runs.resume.path == runs_dir / "half"
 
 
-async def test_a_run_is_deleted_after_a_question_only(runs_dir: Path) -> None:
+async def test_a_run_is_deleted_only_after_a_question(runs_dir: Path) -> None:
     async with listed(runs_dir) as (app, pilot):
         for answer in ("enter", "escape", "n"):
             await pilot.press("delete")
@@ -156,7 +156,7 @@ async def test_a_run_is_deleted_after_a_question_only(runs_dir: Path) -> None:
     assert (runs_dir / "done").exists()
 
 
-async def test_a_run_that_a_process_holds_is_neither_resumed_nor_deleted(runs_dir: Path) -> None:
+async def test_a_live_run_is_neither_resumed_nor_deleted_from_the_list(runs_dir: Path) -> None:
     lock = RunLock.take(RunDir(runs_dir / "half"))
     async with listed(runs_dir) as (app, pilot):
         await pilot.press("r")
@@ -166,32 +166,36 @@ async def test_a_run_that_a_process_holds_is_neither_resumed_nor_deleted(runs_di
     lock.release()
 
 
-async def test_a_dashboard_shows_the_list_over_itself_and_other_runs_from_there(
-    dashboard: Dashboard, tmp_path: Path, key_clock: HandClock
-) -> None:
+@asynccontextmanager
+async def list_over_dashboard(dashboard: Dashboard, tmp_path: Path, **settings: object) -> AsyncIterator[App]:
+    """The list, opened from the dashboard of a live run; it has a stopped run called `other`."""
     write_log(tmp_path.parent, "other", opened(), started(), steps(1), evaluated(9), STOPPED)
-    async with dashboard(training_run()) as (app, pilot):
+    async with dashboard(training_run(), **settings) as (app, pilot):
         await pilot.press("r")
         await settle(pilot, lambda: shows(app, "other"), "the list")
+        yield app, pilot
+
+
+async def test_other_runs_are_opened_from_the_list_over_a_dashboard(
+    dashboard: Dashboard, tmp_path: Path, key_clock: HandClock
+) -> None:
+    async with list_over_dashboard(dashboard, tmp_path) as (app, pilot):
         await pilot.press("p")  # not a key of the list
         await pilot.press("enter")
         await settle(pilot, lambda: shows(app, "stopped at step 300"), "the other run")
         await pilot.press("p")
-        await settle(pilot, lambda: shows(app, "pause: view only"), "no key for a run that nobody trains")
+        await settle(pilot, lambda: shows(app, "pause: view only"), "commands to an inactive run are refused")
         await pilot.press("q", "q")
-        await settle(pilot, lambda: shows(app, "epoch 3/10"), "the run of before")
+        await settle(pilot, lambda: shows(app, "epoch 3/10"), "the live run")
         assert app.watched.port.control.sent == []  # type: ignore[attr-defined]
         await pilot.press("p")
         assert len(app.watched.port.control.sent) == 1  # type: ignore[attr-defined]
 
 
-async def test_a_dashboard_that_trains_nothing_goes_on_with_a_run_of_its_list(
+async def test_a_dashboard_without_training_resumes_a_run_of_its_list(
     dashboard: Dashboard, tmp_path: Path, key_clock: HandClock
 ) -> None:
-    write_log(tmp_path.parent, "other", opened(), started(), steps(1), evaluated(9), STOPPED)
-    async with dashboard(training_run()) as (app, pilot):
-        await pilot.press("r")
-        await settle(pilot, lambda: shows(app, "other"), "the list")
+    async with list_over_dashboard(dashboard, tmp_path) as (app, pilot):
         key_clock.now += KEY_REPEAT_DELAY_S
         await pilot.press("r")
         await settle(pilot, lambda: not app.is_running, "the end")
@@ -199,21 +203,18 @@ async def test_a_dashboard_that_trains_nothing_goes_on_with_a_run_of_its_list(
     assert app.runs.resume.path == tmp_path.parent / "other"
 
 
-async def test_a_process_that_trains_resumes_no_second_run(
+async def test_a_training_process_resumes_no_second_run(
     dashboard: Dashboard, tmp_path: Path, key_clock: HandClock
 ) -> None:
-    write_log(tmp_path.parent, "other", opened(), started(), steps(1), evaluated(9), STOPPED)
     trainer = cast(TrainingThread, SimpleNamespace(start=lambda: None, alive=True, exit_code=0))
-    async with dashboard(training_run(), thread=trainer) as (app, pilot):
-        await pilot.press("r")
-        await settle(pilot, lambda: shows(app, "other"), "the list")
+    async with list_over_dashboard(dashboard, tmp_path, thread=trainer) as (app, pilot):
         key_clock.now += KEY_REPEAT_DELAY_S
         await pilot.press("r")
         await settle(pilot, lambda: shows(app, "one process trains one run"), "no second training")
     assert app.runs.resume is None
 
 
-async def test_only_rows_in_sight_are_made_and_the_cursor_stays_with_its_run(tmp_path: Path) -> None:
+async def test_only_visible_rows_are_rendered_and_the_cursor_stays_at_its_run(tmp_path: Path) -> None:
     for number in range(300):
         write_log(tmp_path, f"run-{number:03}", opened(), started(), evaluated(1), COMPLETED, begun=START + number)
     async with listed(tmp_path, (120, 40)) as (app, pilot):
@@ -236,16 +237,16 @@ async def test_only_rows_in_sight_are_made_and_the_cursor_stays_with_its_run(tmp
         await settle(pilot, lambda: shows(app, "─ 1 run-299 ─"), "the second")
 
 
-async def test_q_leaves_while_the_folder_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_q_leaves_while_the_folder_is_being_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_log(tmp_path, "one", opened(), started())
     reading, released = Event(), Event()
 
-    def never(_path: Path) -> list[object]:
+    def hang(_path: Path) -> list[object]:
         reading.set()
         released.wait(60)
         return []
 
-    monkeypatch.setattr("trainer.run.view.overview.list_logs", never)
+    monkeypatch.setattr("trainer.run.view.overview.list_logs", hang)
     app = DashboardApp(None, UiSettings(theme="dark"), runs_dir=tmp_path, clock=lambda: START)
     async with app.run_test(size=(80, 24)) as pilot:
         await settle(pilot, reading.is_set, "the folder does not answer")
@@ -257,21 +258,13 @@ async def test_q_leaves_while_the_folder_is_read(tmp_path: Path, monkeypatch: py
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [
-        (-3, "0 s"),
-        (59.6, "60 s"),
-        (130, "2 min"),
-        (3599, "59 min"),
-        (7500, "2 h 05"),
-        (90_000, "1 d"),
-        (1e10, "115740 d"),
-    ],
-)
-def test_ages_change_seldom(seconds: float, text: str) -> None:
+    [(-3, "0 s"), (59.6, "60 s"), (130, "2 min"), (3599, "59 min"), (7500, "2 h 05"), (90_000, "1 d"), (1e10, "115740 d")],
+)  # fmt: skip
+def test_ages_are_rounded(seconds: float, text: str) -> None:
     assert age(seconds) == text
 
 
-async def test_a_folder_that_cannot_be_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unreadable_folder_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_path: Path) -> None:
         raise PermissionError(13, "Permission denied")
 
@@ -281,7 +274,7 @@ async def test_a_folder_that_cannot_be_read_is_said(tmp_path: Path, monkeypatch:
         await settle(pilot, lambda: shows(app, "Permission denied"), "the reason")
 
 
-def test_the_list_is_printed_where_there_is_no_terminal(runs_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_list_is_printed_without_a_terminal(runs_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert print_runs(runs_dir) == 0
     heading, half, done = capsys.readouterr().out.splitlines()
     assert heading.split()[:3] == ["run", "state", "epoch"]

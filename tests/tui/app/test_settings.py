@@ -1,4 +1,4 @@
-"""How often the screen is drawn."""
+"""The rate at which the screen is drawn."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from tui.commands import train
 from tui.state.ui_settings import UiSettings
 
 
-def test_a_slow_link_is_written_to_every_four_seconds_at_most() -> None:
+def test_low_bandwidth_redraws_every_four_seconds_at_most() -> None:
     assert UiSettings().redraw_every_s == 0.5
     assert UiSettings(redraw_hz=10.0, low_bandwidth=True).redraw_every_s == 4.0
     assert UiSettings(redraw_hz=0.1, low_bandwidth=True).redraw_every_s == 10.0
 
 
 @pytest.mark.parametrize(("options", "low"), [([], False), (["--low-bandwidth"], True)])
-def test_the_option_is_a_setting_of_the_run(options: list[str], low: bool, tmp_path: Path) -> None:
+def test_the_low_bandwidth_option_sets_the_runs_configuration(options: list[str], low: bool, tmp_path: Path) -> None:
     arguments = cli._train_parser().parse_args(["digits", "--runs-dir", str(tmp_path), *options])
     assert train._check(arguments, ["train.epochs=2"]).settings.values["ui"]["low_bandwidth"] is low
 
 
 @pytest.mark.parametrize("command", ["show", "attach"])
-def test_a_viewer_takes_it_as_well(command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_viewers_take_the_low_bandwidth_option(command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "demo").mkdir()
     (tmp_path / "demo" / "events.jsonl").touch()
     shown: list[bool] = []

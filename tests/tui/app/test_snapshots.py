@@ -1,4 +1,4 @@
-"""Whole screens as text that a reviewer can read: the characters, and below them a letter for the colour of each.
+"""Whole screens as readable text: the characters, and below them a letter for the colour of each.
 
 After a wanted change: `pytest -n 0 tests/tui/app/test_snapshots.py --snapshot-update`, then read the diff.
 """
@@ -108,14 +108,14 @@ async def test_screen(case: str, tmp_path: Path, snapshot: SnapshotAssertion) ->
 
 
 async def steady(app: DashboardApp, pilot: Pilot[int]) -> tuple[str, str]:
-    """The screen once nothing has changed on it for half a second."""
+    """The screen once it has not changed for half a second."""
     shown, since = ("", ""), time.monotonic()
     end = since + 20
     while time.monotonic() - since < 0.5:
         await pilot.pause(0.1)
         if (now := screen(app)) != shown:
             shown, since = now, time.monotonic()
-        assert time.monotonic() < end, "the screen does not come to rest"
+        assert time.monotonic() < end, "the screen keeps changing"
     return shown
 
 

@@ -1,4 +1,4 @@
-"""`r18-tui` without arguments: what there is to begin with, settings that are checked while they are typed, own images."""
+"""`r18-tui` without arguments: the choices, settings that are checked while they are typed, and own images."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Start = tuple[StartApp, Pilot[list[str]]]
 
 @pytest.fixture
 def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., AbstractAsyncContextManager[Start]]:
-    """Opens the first screen in an empty folder."""
+    """Opens the start screen in an empty folder."""
     monkeypatch.chdir(tmp_path)
 
     @asynccontextmanager
@@ -43,7 +43,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Abst
     return run
 
 
-async def light(pilot: Pilot[Any], label: str) -> None:
+async def highlight(pilot: Pilot[Any], label: str) -> None:
     """Move to an entry of the list."""
     options = pilot.app.screen.query_one(OptionList)
     for index in range(options.option_count):
@@ -52,32 +52,32 @@ async def light(pilot: Pilot[Any], label: str) -> None:
     await pilot.pause(0.1)
 
 
-def test_every_shipped_configuration_tells_what_it_is_and_reaches(tmp_path: Path) -> None:
-    found = {choice.config: choice for choice in choices(tmp_path) if choice.config}
-    assert set(found) == set(shipped_names())
-    assert next(iter(found)) == "digits", "what always works comes first"
-    for name, choice in found.items():
+def test_every_shipped_configuration_is_described_with_its_accuracy(tmp_path: Path) -> None:
+    by_config = {choice.config: choice for choice in choices(tmp_path) if choice.config}
+    assert set(by_config) == set(shipped_names())
+    assert next(iter(by_config)) == "digits", "the configuration that needs no download comes first"
+    for name, choice in by_config.items():
         assert "Reaches:" in choice.about, name
         assert "#" not in choice.about
         assert choice.command == (name,)
 
 
-def test_runs_that_are_trained_come_first_and_others_after_what_can_be_trained(tmp_path: Path) -> None:
+def test_live_runs_come_first_and_other_runs_last(tmp_path: Path) -> None:
     runs = [create_run(tmp_path, name) for name in ("old", "now")]
     for run in runs:
         run.events.touch()
     lock = RunLock.take(runs[1])
     try:
-        found = choices(tmp_path)
+        listed = choices(tmp_path)
     finally:
         lock.release()
-    assert (found[0].label, found[0].command) == ("now", ("attach", str(tmp_path / "now")))
-    assert [choice.label for choice in found[-2:]] == ["old", "all runs (2)"]
-    assert found[-2].command == ("show", str(tmp_path / "old"))
+    assert (listed[0].label, listed[0].command) == ("now", ("attach", str(tmp_path / "now")))
+    assert [choice.label for choice in listed[-2:]] == ["old", "all runs (2)"]
+    assert listed[-2].command == ("show", str(tmp_path / "old"))
 
 
 @pytest.mark.parametrize("size", [(120, 40), (80, 24), (40, 12)])
-async def test_the_first_screen_fits_and_starts_with_one_key(
+async def test_the_start_screen_fits_and_starts_with_one_key(
     start: Callable[..., AbstractAsyncContextManager[Start]], size: tuple[int, int], tmp_path: Path
 ) -> None:
     async with start(size) as (app, pilot):
@@ -94,7 +94,7 @@ async def test_leaving_starts_nothing(start: Callable[..., AbstractAsyncContextM
     assert app.return_value is None
 
 
-async def test_changed_settings_are_explained_checked_and_part_of_the_command(
+async def test_changed_settings_are_explained_checked_and_in_the_command(
     start: Callable[..., AbstractAsyncContextManager[Start]], tmp_path: Path
 ) -> None:
     async with start() as (app, pilot):
@@ -102,11 +102,11 @@ async def test_changed_settings_are_explained_checked_and_part_of_the_command(
         await settle(pilot, partial(shows, app, "equivalent command"), "the settings")
         field = app.screen.query_one("#set-train-epochs", Input)
         field.focus()
-        await settle(pilot, partial(shows, app, "values: whole number"), "its explanation")
+        await settle(pilot, partial(shows, app, "values: whole number"), "the explanation")
         field.value = "many"
-        await settle(pilot, partial(shows, app, "train.epochs: expected int; found 'many'"), "what is wrong")
+        await settle(pilot, partial(shows, app, "train.epochs: expected int; found 'many'"), "the problem")
         await pilot.press("ctrl+r")
-        assert isinstance(app.screen, SettingsScreen), "nothing is started with it"
+        assert isinstance(app.screen, SettingsScreen), "an invalid setting starts nothing"
         field.value = "20"
         await settle(pilot, partial(shows, app, "r18-tui digits train.epochs=20"), "the command")
         await see(pilot, "was 6")
@@ -137,7 +137,7 @@ async def test_the_arrows_move_between_settings_and_ctrl_q_goes_back(
 @pytest.mark.parametrize("folder", ["~nosuchuser/x", "x" * 300, "-x", "photos=2024"])
 async def test_any_folder_may_be_typed(start: Callable[..., AbstractAsyncContextManager[Start]], folder: str) -> None:
     async with start() as (app, pilot):
-        await light(pilot, "own images")
+        await highlight(pilot, "own images")
         await pilot.press("enter")
         await settle(pilot, partial(shows, app, "A folder of your own images"), "the question")
         question = app.screen
@@ -153,7 +153,7 @@ async def test_any_folder_may_be_typed(start: Callable[..., AbstractAsyncContext
         assert "unrecognized" not in text
 
 
-async def test_settings_are_saved_as_a_file_and_none_is_replaced(
+async def test_settings_are_saved_without_replacing_a_file(
     start: Callable[..., AbstractAsyncContextManager[Start]], tmp_path: Path
 ) -> None:
     (tmp_path / "digits.yaml").write_text("mine\n")
@@ -171,12 +171,12 @@ async def test_settings_are_saved_as_a_file_and_none_is_replaced(
     assert load_config("digits-2.yaml").config == load_config("digits", ["optim.lr=0.1"]).config
 
 
-async def test_own_images_are_looked_at_and_their_settings_shown(
+async def test_own_images_are_surveyed_and_their_settings_shown(
     start: Callable[..., AbstractAsyncContextManager[Start]], make_folder: FolderMaker, tmp_path: Path
 ) -> None:
     root = make_folder()
     async with start() as (app, pilot):
-        await light(pilot, "own images")
+        await highlight(pilot, "own images")
         await pilot.press("enter")
         await settle(pilot, partial(shows, app, "A folder of your own images"), "the question")
         await pilot.press("tab", "shift+tab", "enter")
@@ -200,7 +200,7 @@ async def test_own_images_are_looked_at_and_their_settings_shown(
 
 
 async def settle_long(pilot: Pilot[Any], condition: Callable[[], bool]) -> None:
-    """Wait for another process, that looks at images."""
+    """Wait up to 30 s, for the process that surveys images."""
     for _ in range(300):
         if condition():
             return
@@ -209,7 +209,7 @@ async def settle_long(pilot: Pilot[Any], condition: Callable[[], bool]) -> None:
 
 
 @pytest.mark.parametrize("name", shipped_names())
-def test_main_settings_read_back_to_what_they_were(name: str) -> None:
+def test_main_settings_are_read_back_unchanged(name: str) -> None:
     config = load_config(name).config
     shown = main_settings(config)
     assert set(shown) <= set(MAIN_SETTINGS)
@@ -220,11 +220,11 @@ def test_main_settings_read_back_to_what_they_were(name: str) -> None:
 
 
 @given(st.text(st.characters(categories=("L", "N", "P", "S", "Zs")), max_size=40))
-def test_any_text_is_read_back_as_it_was_typed(text: str) -> None:
+def test_any_typed_text_is_read_back_unchanged(text: str) -> None:
     assert list(parse_overrides([f"data.root={typed(text)}"])) == [("data.root", text)]
 
 
-def test_problems_are_told_by_setting() -> None:
+def test_problems_are_reported_by_setting() -> None:
     resolved, problems = resolve("digits", {"optim.lr": "-1", "data.flip": "sometimes", "train.epochs": "3"})
     assert resolved is None
     assert set(problems) == {"optim.lr", "data.flip"}

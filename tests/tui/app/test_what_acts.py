@@ -1,4 +1,4 @@
-"""Keys act in order, on what is on the screen, and nowhere else; and an application does not end by itself."""
+"""Keys act in order and only on the visible screen, and an application does not end unasked."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tui.terminal.textual_driver import TerminalDriver
 
 
 def press_together(app: TextualApp[Any], *keys: str) -> None:
-    """Keys that arrive in one piece, as a terminal sends what is typed fast or over a slow link."""
+    """Send keys that arrive in one piece, as after fast typing or over a slow link."""
     for key in keys:
         app.post_message(events.Key(key, key if len(key) == 1 else None))
 
@@ -61,7 +61,7 @@ async def test_keys_that_arrive_together_act_in_order(keys: list[str], value: st
         assert app.query_one(Input).value == value
 
 
-async def test_a_text_may_be_typed_together_with_the_key_that_asks_for_it(dashboard: Dashboard) -> None:
+async def test_text_typed_together_with_its_dialogs_key_is_accepted(dashboard: Dashboard) -> None:
     control = Recorder()
     async with dashboard(training_run(), control) as (_, pilot):
         press_together(pilot.app, "l", "ctrl+u", *"0.025", "enter", "n", *"slower", "enter", "c")
@@ -91,7 +91,7 @@ async def test_ctrl_c_leaves_every_screen(dashboard: Dashboard, way: str) -> Non
         assert app._running
 
 
-async def test_the_palette_offers_what_can_act_on_the_screen_below_it(dashboard: Dashboard) -> None:
+async def test_the_palette_offers_the_commands_of_the_screen_below_it(dashboard: Dashboard) -> None:
     async with dashboard(training_run()) as (app, pilot):
         offered = {command.title for command in app.get_system_commands(app.screen)}
         assert {"Pause", "Save", "Show loss", "Messages", "Theme"} <= offered
@@ -108,7 +108,7 @@ async def test_the_palette_offers_what_can_act_on_the_screen_below_it(dashboard:
             await settle(pilot, lambda: isinstance(app.screen, DashboardScreen), "the dashboard")
 
 
-async def test_a_command_of_the_palette_acts_on_the_screen_that_it_was_offered_for(dashboard: Dashboard) -> None:
+async def test_a_palette_command_acts_only_on_its_screen(dashboard: Dashboard) -> None:
     control = Recorder()
     async with dashboard(training_run(), control) as (app, pilot):
         (pause,) = (command for command in app.get_system_commands(app.screen) if command.title == "Pause")
@@ -122,37 +122,19 @@ async def test_a_command_of_the_palette_acts_on_the_screen_that_it_was_offered_f
 
 
 _WORDS = ("pause", "runs", "messages", "open", "delete")
-"""Typed letter by letter: names of commands, where a palette is open."""
+"""Names of commands, typed letter by letter: they act where a palette is open."""
 _WALKED = (
-    *(
-        "r",
-        "r",
-        "m",
-        "question_mark",
-        "escape",
-        "escape",
-        "enter",
-        "enter",
-        "down",
-        "up",
-        "p",
-        "c",
-        "e",
-        "n",
-        "n",
-        "a",
-        "l",
-    ),
+    *("r", "r", "m", "question_mark", "escape", "escape", "enter", "enter", "down", "up", "p", "c", "e", "n", "n", "a", "l"),
     *("tab", "5", "0", "ctrl+p", "ctrl+p", "d", "space", "y", "s", "q", "ctrl+c"),
     *_WORDS,
-)
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("seed", range(2))
-async def test_on_any_path_of_screens_what_acts_is_what_is_shown(
+async def test_only_the_visible_run_receives_commands_on_any_path_of_screens(
     dashboard: Dashboard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key_clock: HandClock, seed: int
 ) -> None:
-    """`demo` is the run of this process; `left` and `right` are opened from the list, and can be steered, too."""
+    """`demo` is the run of this process; `left` and `right` are opened from the list and take commands, too."""
     controls: dict[str, Recorder] = {"demo": Recorder()}
     for name in ("left", "right"):
         write_log(
@@ -177,19 +159,19 @@ async def test_on_any_path_of_screens_what_acts_is_what_is_shown(
             await pilot.press(*(step if step in _WORDS else [step]))
             await pilot.pause(0.02)
             acted = {name for name, control in controls.items() if len(control.sent) > before.get(name, 0)}
-            assert acted <= {shown}, f"{step}: {acted} acted, and {shown} was on the screen"
+            assert acted <= {shown}, f"{step}: {acted} acted, but {shown} was on the screen"
             assert app.crash is None
 
 
 def _run_on_screen(app: DashboardApp) -> str:
-    """The name at the top of the dashboard that is seen, also below a dialog; of the list of runs, none."""
+    """The name at the top of the visible dashboard, also below a dialog; empty for the list of runs."""
     if app.screen.id == "runs":
         return ""
     lines = next(screen for screen in reversed(app.screen_stack) if isinstance(screen, DashboardScreen))
     return lines._compositor.render_strips()[0].text.split()[1]
 
 
-async def test_an_application_that_ends_unasked_has_failed(dashboard: Dashboard) -> None:
+async def test_an_application_that_ends_unasked_reports_a_failure(dashboard: Dashboard) -> None:
     async with dashboard(training_run()) as (app, _):
         app._close_messages_no_wait()
     assert isinstance(app.ended_by, UnexpectedExitError)
@@ -198,7 +180,7 @@ async def test_an_application_that_ends_unasked_has_failed(dashboard: Dashboard)
     assert app.ended_by is None
 
 
-async def test_an_error_of_the_thread_that_reads_keys_is_the_applications() -> None:
+async def test_an_error_of_the_key_thread_ends_the_application_with_it() -> None:
     app = TerminalApp[None]()
 
     async def break_the_keyboard() -> None:
@@ -214,7 +196,7 @@ async def test_an_error_of_the_thread_that_reads_keys_is_the_applications() -> N
 
 
 def click_together(app: TextualApp[Any], x: int, y: int, times: int = 2) -> None:
-    """Clicks that arrive in one piece."""
+    """Send clicks that arrive in one piece."""
     for _ in range(times):
         for kind in (events.MouseDown, events.MouseUp):
             app.post_message(kind(None, x, y, 0, 0, 1, False, False, False, screen_x=x, screen_y=y))
@@ -222,7 +204,7 @@ def click_together(app: TextualApp[Any], x: int, y: int, times: int = 2) -> None
 
 @pytest.mark.parametrize("keys", [("enter", "ctrl+c"), ("enter", "enter"), ("escape", "escape", "ctrl+c")])
 @pytest.mark.parametrize("below", ["", "m"])
-async def test_what_comes_together_with_a_choice_in_the_palette_ends_nothing(
+async def test_keys_sent_together_with_a_palette_choice_end_nothing(
     dashboard: Dashboard, keys: tuple[str, ...], below: str
 ) -> None:
     async with dashboard(training_run()) as (app, pilot):
@@ -248,7 +230,7 @@ async def test_a_double_click_on_the_start_screen_opens_one_screen(tmp_path: Pat
         assert app.crash is None
 
 
-async def test_ctrl_c_does_not_wait_for_what_was_typed_ahead(dashboard: Dashboard) -> None:
+async def test_ctrl_c_does_not_wait_for_keys_typed_ahead(dashboard: Dashboard) -> None:
     control = Recorder()
     async with dashboard(training_run(), control) as (app, pilot):
         await pilot.press("n")
@@ -257,26 +239,18 @@ async def test_ctrl_c_does_not_wait_for_what_was_typed_ahead(dashboard: Dashboar
         assert not control.sent
 
 
-async def test_a_paste_that_is_longer_than_its_field_is_cut(dashboard: Dashboard) -> None:
+async def test_a_paste_longer_than_its_field_is_truncated(dashboard: Dashboard) -> None:
     async with dashboard(training_run()) as (app, pilot):
         await pilot.press("n", "a")
         app.post_message(events.Paste("b" * 5000))
-        await settle(
-            pilot, lambda: len(app.screen.query_one(Input).value) == NOTE_LENGTH, "as much as there is room for"
-        )
+        await settle(pilot, lambda: len(app.screen.query_one(Input).value) == NOTE_LENGTH, "the longest note")
 
 
 async def test_a_held_key_that_opened_the_list_resumes_nothing(
     dashboard: Dashboard, tmp_path: Path, key_clock: HandClock
 ) -> None:
-    write_log(
-        tmp_path.parent,
-        "other",
-        opened(),
-        started(),
-        steps(1),
-        Finished(reason="stopped", step=100, epoch=1.0, exit_code=0),
-    )
+    stopped = Finished(reason="stopped", step=100, epoch=1.0, exit_code=0)
+    write_log(tmp_path.parent, "other", opened(), started(), steps(1), stopped)
     async with dashboard(training_run()) as (app, pilot):
         await pilot.press("r")
         for _ in range(20):

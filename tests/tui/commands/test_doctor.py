@@ -1,3 +1,5 @@
+"""`doctor`: checks of the machine and of a configuration."""
+
 from __future__ import annotations
 
 import shutil
@@ -19,7 +21,7 @@ from tui.cli import main
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests ask nobody."""
+    """Tests do not use the network."""
 
     def unreachable(*_: object, **__: object) -> None:
         raise OSError("Network is unreachable")
@@ -32,47 +34,38 @@ def doctor(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, st
     return code, capsys.readouterr().out
 
 
-def test_a_machine_that_can_train_is_said_to(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    code, said = doctor(capsys, "--runs-dir", str(tmp_path / "runs"))
-    assert code == 0, said
+def test_a_machine_that_can_train_passes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, printed = doctor(capsys, "--runs-dir", str(tmp_path / "runs"))
+    assert code == 0, printed
     for name in (
-        "Python",
-        "PyTorch",
-        "device",
-        "precision",
-        "memory",
-        "shared memory",
-        "disk",
-        "run folder",
-        "network",
-        "logout",
-    ):
-        assert f" {name} " in said
-    assert "warn network" in said, "without a network a run can start all the same"
-    assert said.endswith("\na run can start\n")
+        "Python", "PyTorch", "device", "precision", "memory", "shared memory", "disk", "run folder", "network", "logout",
+    ):  # fmt: skip
+        assert f" {name} " in printed
+    assert "warn network" in printed, "a run can start without a network"
+    assert printed.endswith("\na run can start\n")
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_configuration_is_looked_at_with_its_images(
+def test_a_configuration_is_checked_with_its_images(
     capsys: pytest.CaptureFixture[str], make_folder: FolderMaker, tmp_path: Path
 ) -> None:
     root = make_folder()
     (root / "train" / "red" / "000.png").write_text("no image")
     folder = ("data.kind=imagefolder", f"data.root={root}", "data.batch_size=8", "--runs-dir", str(tmp_path))
-    code, said = doctor(capsys, "digits", *folder)
-    assert code == 0, said
-    assert "35 training images in 3 classes" in said
-    assert "1 cannot be read, such as" in said
-    assert "decoded images stay in memory" in said
-    code, said = doctor(capsys, "digits", *folder, "data.batch_size=64")
+    code, printed = doctor(capsys, "digits", *folder)
+    assert code == 0, printed
+    assert "35 training images in 3 classes" in printed
+    assert "1 cannot be read, such as" in printed
+    assert "decoded images stay in memory" in printed
+    code, printed = doctor(capsys, "digits", *folder, "data.batch_size=64")
     assert code == 1
-    assert "BAD  images" in said
-    assert "35 training images are fewer than data.batch_size 64; set data.batch_size to 8 or less" in said
-    assert said.endswith("\ndigits cannot start: images\n")
+    assert "BAD  images" in printed
+    assert "35 training images are fewer than data.batch_size 64; set data.batch_size to 8 or less" in printed
+    assert printed.endswith("\ndigits cannot start: images\n")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "found", "remedy"),
+    ("arguments", "problem", "remedy"),
     [
         (("digits", "train.epoks=3"), "train.epoks: unknown key; did you mean train.epochs?", "docs/configuration.md"),
         (("digits", "data.kind=imagefolder", "data.root=nowhere"), "nowhere: no such folder", "r18-tui init FOLDER"),
@@ -80,37 +73,39 @@ def test_a_configuration_is_looked_at_with_its_images(
         (("cifar", "data.root=nowhere"), "cifar10: not at nowhere/cifar-10-python.tar.gz", "download it elsewhere"),
     ],
 )
-def test_what_keeps_a_run_from_starting_has_a_remedy(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], found: str,
+def test_a_problem_that_prevents_a_run_has_a_remedy(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], problem: str,
     remedy: str,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
-    code, said = doctor(capsys, *arguments)
+    code, printed = doctor(capsys, *arguments)
     assert code == 1
-    assert found in said
-    assert f"-> {remedy}" in said
+    assert problem in printed
+    assert f"-> {remedy}" in printed
 
 
-def test_weights_that_must_be_downloaded_are_asked_for(
+def test_missing_imagenet_weights_are_reported_with_the_download(
     capsys: pytest.CaptureFixture[str], make_folder: FolderMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     arguments = ("finetune", f"data.root={make_folder()}", "data.batch_size=8")
-    code, said = doctor(capsys, *arguments)
+    code, printed = doctor(capsys, *arguments)
     assert code == 1
-    assert f"ImageNet weights: not at {tmp_path}/torch/hub/checkpoints/resnet18-f37072fd.pth" in said
-    assert "download it elsewhere (https://download.pytorch.org/models/resnet18-f37072fd.pth) and copy it there" in said
-    there = imagenet_path()
-    there.parent.mkdir(parents=True)
-    there.touch()
+    assert f"ImageNet weights: not at {tmp_path}/torch/hub/checkpoints/resnet18-f37072fd.pth" in printed
+    assert (
+        "download it elsewhere (https://download.pytorch.org/models/resnet18-f37072fd.pth) and copy it there" in printed
+    )
+    weights = imagenet_path()
+    weights.parent.mkdir(parents=True)
+    weights.touch()
     assert doctor(capsys, *arguments)[0] == 0
 
 
-def states(found: list[Check]) -> dict[str, str]:
-    return {check.name: check.state for check in found}
+def states_of(checked: list[Check]) -> dict[str, str]:
+    return {check.name: check.state for check in checked}
 
 
-def test_scarce_disk_memory_and_shared_memory_are_seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_scarce_disk_memory_and_shared_memory_are_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     class Usage:
         free, total = 100 * 2**20, 2**40
 
@@ -119,13 +114,13 @@ def test_scarce_disk_memory_and_shared_memory_are_seen(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: Memory)
-    found = states(list(checks.machine_checks(tmp_path)))
-    assert (found["disk"], found["memory"], found["shared memory"]) == ("bad", "warning", "warning")
+    states = states_of(list(checks.machine_checks(tmp_path)))
+    assert (states["disk"], states["memory"], states["shared memory"]) == ("bad", "warning", "warning")
     Usage.free = 400 * 2**20
-    assert states(list(checks.machine_checks(tmp_path)))["disk"] == "warning"
+    assert states_of(list(checks.machine_checks(tmp_path)))["disk"] == "warning"
 
 
-def test_a_device_that_does_not_compute_and_a_folder_that_cannot_be_written_are_seen(
+def test_an_unusable_device_and_an_unwritable_folder_are_reported(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def refused(wanted: str) -> None:
@@ -136,17 +131,17 @@ def test_a_device_that_does_not_compute_and_a_folder_that_cannot_be_written_are_
 
     monkeypatch.setattr(checks, "choose_device", refused)
     monkeypatch.setattr(health, "probe", read_only)
-    found = states(list(checks.machine_checks(tmp_path)))
-    assert (found["device"], found["run folder"]) == ("bad", "bad")
+    states = states_of(list(checks.machine_checks(tmp_path)))
+    assert (states["device"], states["run folder"]) == ("bad", "bad")
 
 
-def test_a_torchvision_of_another_torch_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_torchvision_for_another_torch_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     class Operators:
         @property
         def torchvision(self) -> None:
             raise RuntimeError("operator torchvision::nms does not exist")
 
     monkeypatch.setattr(torch, "ops", Operators())
-    (found,) = [check for check in checks.machine_checks(tmp_path) if check.name == "PyTorch"]
-    assert found.state == "bad"
-    assert "install both together" in found.remedy
+    (pytorch,) = [check for check in checks.machine_checks(tmp_path) if check.name == "PyTorch"]
+    assert pytorch.state == "bad"
+    assert "install both together" in pytorch.remedy

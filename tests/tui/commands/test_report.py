@@ -1,4 +1,4 @@
-"""`report`: one page that stands alone, whatever a run is called and holds."""
+"""`report`: a self-contained page for any run."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from tui.commands.report import html_report, write_report
 EVIL = "<script>alert(1)</script>"
 
 
-class Checked(HTMLParser):
-    """Reads a page and holds it to be well formed."""
+class CheckedPage(HTMLParser):
+    """Parses a page and asserts that it is well-formed."""
 
     VOID = frozenset({"meta", "img", "br"})
 
@@ -51,18 +51,18 @@ class Checked(HTMLParser):
         self.text += data
 
 
-def page_of(source: CannedSource, run_dir: RunDir) -> Checked:
+def page_of(source: CannedSource, run_dir: RunDir) -> CheckedPage:
     view = RunView()
     replay(view, source.read())
-    checked = Checked()
-    checked.feed(html_report(view, run_dir))
-    assert checked.open == [], "every element is closed"
-    assert "script" not in checked.seen
-    assert all(link.startswith("data:image/png;base64,") for link in checked.links), "nothing from elsewhere"
-    return checked
+    page = CheckedPage()
+    page.feed(html_report(view, run_dir))
+    assert page.open == [], "every element is closed"
+    assert "script" not in page.seen
+    assert all(link.startswith("data:image/png;base64,") for link in page.links), "no external resources"
+    return page
 
 
-def test_a_page_has_everything_of_the_run(tmp_path: Path) -> None:
+def test_a_page_has_all_parts_of_the_run(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("run: {name: demo}\n")
     source = with_pictures(RunDir(tmp_path))
     source.add(dataclasses.replace(steps(301), budget={"data": 31.0, "compute": 150.0}))
@@ -79,7 +79,7 @@ def test_a_page_has_everything_of_the_run(tmp_path: Path) -> None:
     assert len(page.links) == 3
 
 
-def test_a_table_that_is_wider_than_the_window_can_be_scrolled(tmp_path: Path) -> None:
+def test_wide_tables_can_be_scrolled(tmp_path: Path) -> None:
     view = RunView()
     replay(view, training_run().read())
     page = html_report(view, RunDir(tmp_path))
@@ -87,7 +87,7 @@ def test_a_table_that_is_wider_than_the_window_can_be_scrolled(tmp_path: Path) -
     assert ".wide { overflow-x: auto; }" in page
 
 
-def test_names_from_disk_are_text_and_nothing_more(tmp_path: Path) -> None:
+def test_names_from_disk_are_escaped(tmp_path: Path) -> None:
     source = training_run(classes=[EVIL, "a&b", "ev\x1b[2Jil"])
     source.add(Warned(message=EVIL))
     page = page_of(source, RunDir(tmp_path / "<b>run"))
@@ -96,20 +96,20 @@ def test_names_from_disk_are_text_and_nothing_more(tmp_path: Path) -> None:
     assert "\x1b" not in page.text
 
 
-def test_a_run_that_took_no_step_has_a_page(tmp_path: Path) -> None:
+def test_a_run_without_steps_has_a_page(tmp_path: Path) -> None:
     page = page_of(CannedSource(opened(), Failed(error="no images", exit_code=2)), RunDir(tmp_path))
     assert "No step was taken." in page.text
     assert "no images" in page.text
 
 
-def test_of_many_classes_the_worst_pairs_stand_alone(tmp_path: Path) -> None:
+def test_many_classes_have_only_the_worst_pairs(tmp_path: Path) -> None:
     page = page_of(training_run(classes=[f"class {label}" for label in range(100)]), RunDir(tmp_path))
     assert "Worst pairs" in page.text
     assert "Confusion: true class down, answer across" not in page.text
     assert page.seen.count("td") < 2000
 
 
-def test_a_curve_has_every_spike_and_gaps_where_nothing_is_finite(tmp_path: Path) -> None:
+def test_a_curve_has_every_spike_and_gaps_at_nan(tmp_path: Path) -> None:
     losses: list[float | None] = [1.0] * 100
     losses[37], losses[50] = 9.0, None
     source = CannedSource(opened(), started(), dataclasses.replace(steps(1), loss=losses), evaluated(1))
@@ -121,7 +121,7 @@ def test_a_curve_has_every_spike_and_gaps_where_nothing_is_finite(tmp_path: Path
     assert "nan" not in path
 
 
-def test_the_command_writes_into_the_run_directory_or_where_it_is_told(
+def test_the_report_is_written_into_the_run_directory_or_the_given_place(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = RunDir(tmp_path / "runs" / "demo")

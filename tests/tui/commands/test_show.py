@@ -1,4 +1,4 @@
-"""What happens between the screen and the shell."""
+"""The end of the dashboard, between the screen and the shell."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tui.terminal.launcher import LauncherLink
 
 
 class NoTerminal:
-    """In place of the terminal, which belongs to whoever runs the tests."""
+    """Stands in for the terminal, which belongs to the user who runs the tests."""
 
     input_fd = -1
 
@@ -29,17 +29,17 @@ class NoTerminal:
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    """Puts the signals' handlers back."""
+    """Restores the signal handlers."""
     before = {number: signal.getsignal(number) for number in SIGNAL_CODES}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
 
 
-def test_a_failure_after_the_screen_leaves_the_run_training_to_its_end(
+def test_a_failure_after_the_screen_does_not_end_the_run(
     make_config: ConfigMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def started(*given: Any, **named: Any) -> TrainingThread:
+    def start(*given: Any, **named: Any) -> TrainingThread:
         STARTED.append(TrainingThread(*given, **named))
         return STARTED[-1]
 
@@ -47,7 +47,7 @@ def test_a_failure_after_the_screen_leaves_the_run_training_to_its_end(
         raise OSError("a broken disk")
 
     run = new_run(make_config("train.epochs=1", "data.batch_size=64"), tmp_path)
-    monkeypatch.setattr(run_app, "TrainingThread", started)
+    monkeypatch.setattr(run_app, "TrainingThread", start)
     monkeypatch.setattr(run_app, "PrivateTerminal", NoTerminal)
     monkeypatch.setattr(run_app, "_run_app", lambda *_: run_app._Ending(detached=True))
     monkeypatch.setattr(run_app, "_attach_instructions", fail)

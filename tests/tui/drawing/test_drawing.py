@@ -1,4 +1,4 @@
-"""Pure pieces of the screen: texts, decimation, curves, bars, rows."""
+"""Pure functions of the screen: texts, decimation, curves, bars, rows."""
 
 from __future__ import annotations
 
@@ -72,13 +72,13 @@ def test_fit_is_exact_for_any_text(text: str, width: int) -> None:
     words=st.lists(st.text(st.characters(categories=["L", "N", "P"]), min_size=1, max_size=12)),
     width=st.integers(24, 80),
 )
-def test_long_texts_are_broken_between_words(words: list[str], width: int) -> None:
+def test_long_texts_are_wrapped_between_words(words: list[str], width: int) -> None:
     lines = wrapped(" ".join(words), width)
     assert all(cell_len(line) <= width for line in lines)
     assert " ".join(lines).split() == [fmt.printable(word) for word in words]
 
 
-def test_a_word_that_is_longer_than_a_line_goes_on_in_the_next() -> None:
+def test_a_word_longer_than_a_line_is_wrapped() -> None:
     assert wrapped("see " + "long" * 5, 8) == ("see", "longlong", "longlong", "long")
 
 
@@ -89,7 +89,7 @@ def test_a_word_that_is_longer_than_a_line_goes_on_in_the_next() -> None:
     st.integers(1, 7),
 )
 def test_columns_keep_the_extremes_of_their_points(values: list[float], columns: int, pieces: int) -> None:
-    """However the series grew, and at every width, the lowest and highest value are those of the raw points."""
+    """The lowest and highest values are those of the raw points at every width, and however the series grew."""
     series, pyramid = Series(), Pyramid()
     for index, value in enumerate(values):
         series.append(float(index), value)
@@ -138,14 +138,14 @@ def test_every_stroke_touches_its_neighbour(strokes: dict[int, tuple[int, int]])
 
 
 @pytest.mark.parametrize("height", [-1, 0, 1])
-def test_a_plot_without_room_draws_nothing(height: int) -> None:
+def test_a_plot_without_space_draws_nothing(height: int) -> None:
     canvas = Canvas(20, 1)
     area = Area(x=GUTTER, width=20 - GUTTER, height=height)
     draw_line(canvas, area, Frame(left=0.0, right=9.0, low=0.0, high=1.0), pyramid_of([0.5] * 10), "train")
     assert any(style == "train" for _, style in canvas.rows()[0]) is (height == 1)
 
 
-def test_a_smoothed_curve_is_one_dot_a_column_at_its_newest_value() -> None:
+def test_a_smoothed_curve_has_one_dot_per_column_at_its_newest_value() -> None:
     pyramid = pyramid_of([0.0, 8.0, 2.0, 3.0, math.nan, 5.0])
     lows, highs = pyramid.last(np.array([0.0, 3.0, 4.0, 5.0, 6.0]))
     assert lows.tolist()[:2] == [2.0, 3.0]
@@ -161,7 +161,7 @@ def test_a_cell_belongs_to_the_curve_drawn_last() -> None:
     assert canvas.rows() == [[("\u2808", "train")]]
 
 
-def test_a_pyramid_starts_again_when_points_were_dropped() -> None:
+def test_a_pyramid_is_rebuilt_after_points_were_dropped() -> None:
     series = series_of([1.0] * 400 + [50.0] * 100)
     pyramid = Pyramid()
     pyramid.follow(series)
@@ -172,7 +172,7 @@ def test_a_pyramid_starts_again_when_points_were_dropped() -> None:
     assert pyramid.extent(0, 600) == (1.0, 2.0)
 
 
-def test_values_that_are_not_finite_are_marked_and_leave_the_axis_alone() -> None:
+def test_non_finite_values_are_marked_and_do_not_affect_the_axis() -> None:
     pyramid = pyramid_of([1.0, math.nan, 2.0, math.inf])
     assert pyramid.extent(0, 3) == (1.0, 2.0)
     canvas, frame = Canvas(30, 4), Frame(left=0.0, right=3.0, low=0.0, high=2.0)
@@ -212,7 +212,7 @@ def test_axes_fit_a_canvas_of_any_size() -> None:
             assert all(sum(len(text) for text, _ in row) == width for row in canvas.rows())
 
 
-def test_ascii_has_no_character_beyond_ascii() -> None:
+def test_ascii_glyphs_are_ascii() -> None:
     canvas = Canvas(20, 4, braille=ASCII.braille)
     draw_line(
         canvas,
@@ -227,7 +227,7 @@ def test_ascii_has_no_character_beyond_ascii() -> None:
     assert all(str(value).isascii() for value in vars(ASCII).values())
 
 
-def test_a_bar_has_eighths() -> None:
+def test_a_bar_has_a_resolution_of_eighths() -> None:
     assert bar(0.5, 4, UNICODE, "test") == [("██", "test"), ("░░", "faint")]
     assert bar(0.53125, 4, UNICODE, "test")[0][0] == "██▏"
     assert bar(7.0, 4, UNICODE, "test")[0][0] == "████"

@@ -1,4 +1,4 @@
-"""Pictures that the terminal draws by itself: which terminals are taken to know how, and what is sent to them."""
+"""Pictures that the terminal draws itself: detection of the protocol, and places of the pictures."""
 
 from __future__ import annotations
 
@@ -35,23 +35,23 @@ pytest.importorskip("textual_image")
         ({"TERM": "foot", VARIABLE: "nonsense"}, BLOCKS),
     ],
 )  # fmt: skip
-def test_what_a_terminal_is_taken_to_know(environment: dict[str, str], expected: str) -> None:
+def test_the_protocol_is_chosen_from_the_environment(environment: dict[str, str], expected: str) -> None:
     assert protocol_for(environment, all_colours=True) == expected
     assert protocol_for(environment, all_colours=False) == (BLOCKS if expected == KITTY else expected)
 
 
-def test_without_the_library_there_are_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_library_pictures_are_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     assert protocol_for({"TERM": "foot"}, all_colours=True) == BLOCKS
 
 
-def test_a_terminal_that_does_not_tell_its_pixels_has_no_cell_size(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_without_pixel_size_has_no_cell_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "__stdout__", None)
     assert cell_size() is None
 
 
 @pytest.mark.parametrize("protocol", [SIXEL, KITTY])
-async def test_pictures_lie_in_the_places_of_their_tiles_and_leave_with_the_page(
+async def test_pictures_cover_their_tiles_and_disappear_with_the_page(
     dashboard: Dashboard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: str
 ) -> None:
     monkeypatch.setattr(pictures, "cell_size", lambda: (10, 20))

@@ -21,7 +21,7 @@ from tui.state.json_csv import as_json, write_csv
 
 @pytest.fixture
 def view() -> RunView:
-    """Three epochs and a step whose loss is not a number."""
+    """Three epochs and a step whose loss is NaN."""
     source = training_run()
     source.add(NoteAdded(step=300, text="slower"))
     source.add(Steps(first_step=301, loss=[None], accuracy=[0.5], lr=[0.1], images=64, seconds=0.1))
@@ -30,19 +30,19 @@ def view() -> RunView:
     return view
 
 
-def test_the_object_says_how_the_run_stands(view: RunView) -> None:
-    told = json.loads(as_json(view, RunDir(Path("runs/demo"))))
-    assert (told["run"], told["step"], told["total_steps"], told["state"]) == ("demo", 301, 1000, "training")
-    assert told["train_loss"] is None, "it is not a number"
-    assert [event["epoch"] for event in told["evaluations"]] == [1.0, 2.0, 3.0]
-    assert told["best"]["accuracy"] == view.evaluations[-1].accuracy
-    assert told["best_by"] == "accuracy"
-    assert told["notes"] == [{"step": 300, "text": "slower"}]
-    assert told["verdicts"][0]["kind"] == "not finite"
-    assert told["started"]["classes"][2] == "ev\x1b[2Jil", "as it is: JSON escapes it"
+def test_the_json_object_has_the_status_of_the_run(view: RunView) -> None:
+    status = json.loads(as_json(view, RunDir(Path("runs/demo"))))
+    assert (status["run"], status["step"], status["total_steps"], status["state"]) == ("demo", 301, 1000, "training")
+    assert status["train_loss"] is None, "NaN"
+    assert [event["epoch"] for event in status["evaluations"]] == [1.0, 2.0, 3.0]
+    assert status["best"]["accuracy"] == view.evaluations[-1].accuracy
+    assert status["best_by"] == "accuracy"
+    assert status["notes"] == [{"step": 300, "text": "slower"}]
+    assert status["verdicts"][0]["kind"] == "not finite"
+    assert status["started"]["classes"][2] == "ev\x1b[2Jil", "unchanged, since JSON escapes it"
 
 
-def test_the_table_has_a_line_for_every_step(view: RunView) -> None:
+def test_the_csv_table_has_a_row_for_every_step(view: RunView) -> None:
     file = io.StringIO()
     write_csv(view, file)
     rows = list(csv.DictReader(io.StringIO(file.getvalue())))
@@ -50,11 +50,11 @@ def test_the_table_has_a_line_for_every_step(view: RunView) -> None:
     assert float(rows[199]["train_loss"]) == pytest.approx(view.train_loss.y[199])
     assert (rows[199]["epoch"], rows[199]["test_accuracy"]) == ("2.0", str(view.evaluations[1].accuracy))
     assert rows[198]["test_accuracy"] == ""
-    assert rows[300]["train_loss"] == "", "it was not a number"
+    assert rows[300]["train_loss"] == "", "NaN"
 
 
 @pytest.mark.parametrize("option", ["--json", "--csv"])
-def test_the_command_prints_them(option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_prints_json_and_csv(option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "demo"
     run.mkdir()
     (run / "events.jsonl").write_bytes(b"".join(training_run().read()))
@@ -63,7 +63,7 @@ def test_the_command_prints_them(option: str, tmp_path: Path, capsys: pytest.Cap
     assert json.loads(printed)["step"] == 300 if option == "--json" else len(printed.splitlines()) == 301
 
 
-def test_one_form_at_a_time(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_and_csv_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["show", "demo", "--json", "--csv"])
     assert "not allowed with" in capsys.readouterr().err

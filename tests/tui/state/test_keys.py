@@ -1,4 +1,4 @@
-"""Which keys act in which state of a run: the whole table, written by hand from README and docs/dashboard.md."""
+"""Keys by state of a run: the whole table, written by hand from README and docs/dashboard.md."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trainer.run.status import RunState
 from trainer.run.view.run_view import RunView
 from tui.state.keys import ACTIONS, BY_NAME, ActionContext, lr_range_test_is_running
 
-REFUSAL = "nobody trains this run"
+REFUSAL = "this run is not active"
 
 TABLE = """
                     pause save evaluate export lr plan note find back unfreeze freeze detach
@@ -28,7 +28,7 @@ finished            -     o    o        o      -  -    o    -    -    -        -
 failed              -     -    -        -      -  -    -    -    -    -        -      -
 lost                -     -    -        -      -  -    -    -    -    -        -      -
 """
-"""Signs: `+` acts, `-` does not, `o` acts as long as the session is open."""
+"""Signs: `+` acts, `-` does not, `o` acts while the session is open."""
 NAMES = {
     "pause": "pause", "save": "checkpoint", "evaluate": "evaluate", "export": "export", "lr": "learning_rate", "plan": "plan",
     "note": "note", "find": "find_lr", "back": "go_back", "unfreeze": "unfreeze", "freeze": "freeze", "detach": "detach",
@@ -41,15 +41,15 @@ SIGNS = {
 }
 
 
-def view_of(*, frozen: bool = True, went_wrong: bool = True) -> RunView:
-    """A run with a frozen stage and a checkpoint before steps that were not finite: all keys have something to do."""
+def view_of(*, frozen: bool = True, has_diverged: bool = True) -> RunView:
+    """A run in which all keys can act: it has a frozen stage, and a checkpoint before non-finite steps."""
     view = RunView()
     view.frozen = StagesFrozen(step=1, stages=["conv1"] if frozen else [], trainable=1)
-    view.diverged = diverged() if went_wrong else diverged(checkpoint="")
+    view.diverged = diverged() if has_diverged else diverged(checkpoint="")
     return view
 
 
-def situation(
+def context_of(
     state: RunState,
     *,
     can_control: bool = True,
@@ -63,7 +63,7 @@ def situation(
     )  # fmt: skip
 
 
-def test_the_table_has_every_state_and_every_key_that_may_be_refused() -> None:
+def test_the_table_has_every_state_and_every_refusable_key() -> None:
     may_be_refused = {action.name for action in ACTIONS if action.refusal is not BY_NAME["help"].refusal}
     assert may_be_refused == set(NAMES.values())
     assert {state for state, _ in SIGNS} == {state.value for state in RunState}
@@ -71,10 +71,10 @@ def test_the_table_has_every_state_and_every_key_that_may_be_refused() -> None:
 
 @pytest.mark.parametrize("state", RunState, ids=lambda state: state.name)
 @pytest.mark.parametrize("name", NAMES.values())
-def test_a_key_acts_exactly_where_the_table_says(state: RunState, name: str) -> None:
+def test_a_key_acts_exactly_as_in_the_table(state: RunState, name: str) -> None:
     sign, refusal = SIGNS[state.value, name], BY_NAME[name].refusal
     for can_control, session_open in itertools.product((True, False), repeat=2):
-        now = situation(state, can_control=can_control, session_open=session_open)
+        now = context_of(state, can_control=can_control, session_open=session_open)
         if name == "detach":
             expected = "" if sign == "+" else f"the run is {state.value}; q leaves it"
         elif not can_control:
@@ -86,41 +86,41 @@ def test_a_key_acts_exactly_where_the_table_says(state: RunState, name: str) -> 
 
 
 @pytest.mark.parametrize("name", sorted({*NAMES.values()} - {"detach"}))
-def test_a_key_that_was_asked_for_is_not_asked_for_again(name: str) -> None:
-    assert "already requested" in BY_NAME[name].refusal(situation(RunState.TRAINING, pending=name))
+def test_a_pending_command_is_not_sent_again(name: str) -> None:
+    assert "already requested" in BY_NAME[name].refusal(context_of(RunState.TRAINING, pending=name))
     other = "note" if name != "note" else "pause"
-    assert BY_NAME[name].refusal(situation(RunState.TRAINING, pending=other)) == ""
+    assert BY_NAME[name].refusal(context_of(RunState.TRAINING, pending=other)) == ""
 
 
 def test_keys_of_the_screen_always_act() -> None:
     for action in ACTIONS:
         if action.name not in NAMES.values():
             assert not any(
-                action.refusal(situation(state, can_control=False, session_open=False)) for state in RunState
+                action.refusal(context_of(state, can_control=False, session_open=False)) for state in RunState
             )
 
 
-def test_there_must_be_something_to_unfreeze_to_go_back_to_and_no_export_under_way() -> None:
+def test_unfreeze_rollback_and_export_are_refused_without_a_target() -> None:
     training, bare = RunState.TRAINING, RunView()
-    assert BY_NAME["unfreeze"].refusal(situation(training, view=bare)) == "nothing is frozen"
-    assert BY_NAME["unfreeze"].refusal(situation(training, view=view_of(frozen=False))) == "nothing is frozen"
-    for view in (bare, view_of(went_wrong=False)):
-        assert "only after non-finite steps" in BY_NAME["go_back"].refusal(situation(training, view=view))
+    assert BY_NAME["unfreeze"].refusal(context_of(training, view=bare)) == "nothing is frozen"
+    assert BY_NAME["unfreeze"].refusal(context_of(training, view=view_of(frozen=False))) == "nothing is frozen"
+    for view in (bare, view_of(has_diverged=False)):
+        assert "only after non-finite steps" in BY_NAME["go_back"].refusal(context_of(training, view=view))
     exporting = view_of()
     exporting.exporting = ExportProgress(stage="x", fraction=0.5)
-    assert BY_NAME["export"].refusal(situation(training, view=exporting)) == "an export is under way"
-    assert BY_NAME["checkpoint"].refusal(situation(training, view=exporting)) == ""
+    assert BY_NAME["export"].refusal(context_of(training, view=exporting)) == "an export is under way"
+    assert BY_NAME["checkpoint"].refusal(context_of(training, view=exporting)) == ""
 
 
-def test_the_key_that_tries_rates_stops_them_too() -> None:
+def test_the_key_of_the_range_test_also_stops_it() -> None:
     view = view_of()
     view.state_detail = "learning rates"
-    assert lr_range_test_is_running(situation(RunState.EVALUATING, view=view))
-    assert BY_NAME["find_lr"].refusal(situation(RunState.EVALUATING, view=view, pending="find_lr")) == ""
+    assert lr_range_test_is_running(context_of(RunState.EVALUATING, view=view))
+    assert BY_NAME["find_lr"].refusal(context_of(RunState.EVALUATING, view=view, pending="find_lr")) == ""
     for other in (
-        situation(RunState.EVALUATING),  # of held-out images
-        situation(RunState.TRAINING, view=view),
-        situation(RunState.EVALUATING, view=view, can_control=False),
+        context_of(RunState.EVALUATING),  # held-out images
+        context_of(RunState.TRAINING, view=view),
+        context_of(RunState.EVALUATING, view=view, can_control=False),
     ):
         assert not lr_range_test_is_running(other)
-    assert BY_NAME["find_lr"].refusal(situation(RunState.EVALUATING)) == "not while the run is evaluating"
+    assert BY_NAME["find_lr"].refusal(context_of(RunState.EVALUATING)) == "not while the run is evaluating"

@@ -1,4 +1,4 @@
-"""`show --plain`: a report that any terminal, pager and file takes."""
+"""`show --plain`: a report for any terminal, pager and file."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def test_a_report_draws_the_loss_without_escape_codes() -> None:
         assert record is not None
         apply(view, record)
     report = plain_report(view, RunDir(Path("runs/demo")))
-    assert printable(report, keep="\n") == report, "nothing that a terminal would obey"
+    assert printable(report, keep="\n") == report, "no control characters"
     assert "┌──" in report
     assert any("\u2800" < char < "\u2900" for char in report), "the curve"
 
 
-def test_a_report_has_the_notes_and_says_what_has_chosen_the_best() -> None:
-    """By loss the best need not have the highest accuracy: the same name stands on the screen and in the report."""
+def test_a_report_has_the_notes_and_the_measure_of_the_best() -> None:
+    """The best by loss need not have the highest accuracy."""
     source = training_run()
     by_loss = dataclasses.replace(opened(), config={"eval": {"best_by": "loss"}})
     worse = dataclasses.replace(evaluated(3), step=310, accuracy=0.9, loss=9.0, best=False)

@@ -1,4 +1,4 @@
-"""Coming closer to a part of the curves, moving along, and reading them at a step."""
+"""Zooming, panning and reading the curves at a step."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from tui.state.viewport import Viewport
 from tui.widgets.step_pane import StepPane
 
 
-def test_coming_closer_leaves_the_step_where_it_is() -> None:
+def test_zooming_keeps_the_step_in_place() -> None:
     view = Viewport()
     view.zoom(0.5, around=250.0, total=1000.0)
     assert view.edges(1000.0) == (125.0, 625.0)
     view.zoom(0.5, around=250.0, total=1000.0)
     assert view.edges(1000.0) == (187.5, 437.5)
     view.zoom(4.0, around=250.0, total=1000.0)
-    assert view.span is None, "all of them again"
+    assert view.span is None, "all steps again"
 
 
 def test_no_fewer_than_ten_steps_are_shown() -> None:
@@ -43,7 +43,7 @@ def test_no_fewer_than_ten_steps_are_shown() -> None:
     assert short.edges(4.0) == (0.0, 4.0)
 
 
-def test_moving_along_ends_at_both_ends() -> None:
+def test_panning_stops_at_both_ends() -> None:
     view = Viewport(span=(400.0, 600.0))
     view.pan(0.25, 1000.0)
     assert view.span == (450.0, 650.0)
@@ -53,7 +53,7 @@ def test_moving_along_ends_at_both_ends() -> None:
     assert view.span == (0.0, 200.0)
 
 
-def test_the_cursor_starts_at_the_newest_step_and_leaves_there() -> None:
+def test_the_cursor_starts_at_the_newest_step_and_disappears_there() -> None:
     view = Viewport()
     view.move_cursor(-10.0, newest=300.0, total=1000.0)
     assert view.cursor == 290.0
@@ -63,19 +63,19 @@ def test_the_cursor_starts_at_the_newest_step_and_leaves_there() -> None:
     assert view.cursor is None
 
 
-def test_what_is_shown_follows_the_cursor() -> None:
+def test_the_visible_part_follows_the_cursor() -> None:
     view = Viewport(span=(280.0, 320.0))
     view.move_cursor(-30.0, newest=300.0, total=1000.0)
     assert (view.cursor, view.span) == (270.0, (250.0, 290.0))
 
 
-def test_before_the_first_step_there_is_nothing_to_read() -> None:
+def test_there_is_no_cursor_before_the_first_step() -> None:
     view = Viewport()
     view.move_cursor(-5.0, newest=0.0, total=1000.0)
     assert view.cursor is None
 
 
-def test_a_return_to_an_earlier_step_takes_the_cursor_along() -> None:
+def test_a_rollback_moves_the_cursor_and_the_visible_part() -> None:
     view = Viewport(span=(600.0, 1000.0), cursor=290.0)
     view.keep_within(newest=300.0, total=1000.0)
     assert (view.cursor, view.edges(1000.0)) == (290.0, (600.0, 1000.0))
@@ -95,7 +95,7 @@ def test_a_return_to_an_earlier_step_takes_the_cursor_along() -> None:
     st.integers(1, 10_000),
     st.sampled_from([0.0, 0.6, 1.0]),
 )
-def test_only_steps_of_the_run_are_ever_shown(moves: list[tuple[str, float, float]], total: int, done: float) -> None:
+def test_only_steps_of_the_run_are_shown(moves: list[tuple[str, float, float]], total: int, done: float) -> None:
     view, newest = Viewport(), float(int(total * done))
     for kind, amount, share in moves:
         if kind == "zoom":
@@ -111,7 +111,7 @@ def test_only_steps_of_the_run_are_ever_shown(moves: list[tuple[str, float, floa
         assert right - left >= min(10.0, total) - 1e-6
 
 
-def folded() -> RunView:
+def view_of_run() -> RunView:
     view = RunView()
     replay(view, CannedSource(opened(), started(), steps(1)).read())
     return view
@@ -130,27 +130,27 @@ def folded() -> RunView:
 def test_labels_are_round_and_the_first_has_its_unit(
     left: float, right: float, width: int, axis: str, labels: list[str]
 ) -> None:
-    found = step_labels(folded(), left, right, width, axis=axis)
-    assert [text for _, text in found] == labels
-    assert all(left - 1e-6 <= position <= right + 1e-6 for position, _ in found)
+    placed = step_labels(view_of_run(), left, right, width, axis=axis)
+    assert [text for _, text in placed] == labels
+    assert all(left - 1e-6 <= position <= right + 1e-6 for position, _ in placed)
 
 
-def test_time_is_counted_with_absences_and_guessed_of_what_is_to_come() -> None:
+def test_time_includes_absences_and_is_extrapolated() -> None:
     view = RunView()
-    told = [opened(), started(), *(steps(first, 50) for first in range(1, 401, 50))]
-    for seq, event in enumerate(told):
+    log = [opened(), started(), *(steps(first, 50) for first in range(1, 401, 50))]
+    for seq, event in enumerate(log):
         absent = 600.0 if seq > 5 else 0.0  # from step 200 on
         apply(view, Record(seq=seq, time=1000.0 + 10 * seq + absent, event=event))
     assert view.elapsed_at(0.0) == 0.0
     assert view.elapsed_at(100.0) == 20.0
     assert view.elapsed_at(400.0) == 680.0
     assert view.elapsed_at(500.0) == pytest.approx(680.0 + 100 * 0.01), "at the pace of the last steps"
-    found = step_labels(view, 0.0, 400.0, 60, axis="time")
-    assert [text for _, text in found] == ["time 0:00", "5:00", "10:00"]
-    assert [round(step) for step, _ in found] == [0, 221, 246]
+    labels = step_labels(view, 0.0, 400.0, 60, axis="time")
+    assert [text for _, text in labels] == ["time 0:00", "5:00", "10:00"]
+    assert [round(step) for step, _ in labels] == [0, 221, 246]
 
 
-async def test_the_raw_value_stands_beside_the_smoothed_one_where_it_is_read(dashboard: Dashboard) -> None:
+async def test_the_cursor_shows_the_raw_value_beside_the_smoothed_one(dashboard: Dashboard) -> None:
     async with dashboard(training_run(), size=(120, 40)) as (app, pilot):
         assert "raw " not in screen_text(app)
         await pilot.press(",")
@@ -164,12 +164,12 @@ def shown_steps(app: App) -> tuple[float, float]:
     return scene.viewport.edges(scene.total)
 
 
-async def test_keys_come_closer_move_along_and_lead_back(dashboard: Dashboard) -> None:
+async def test_keys_zoom_pan_and_reset(dashboard: Dashboard) -> None:
     async with dashboard(training_run()) as app:
         _, pilot = app
         await pilot.press("plus", "plus")
         assert shown_steps(app) == (225.0, 475.0), "around the newest of 300 steps"
-        await settle(pilot, partial(shows, app[0], "epoch 3"), "the labels are of what is shown")
+        await settle(pilot, partial(shows, app[0], "epoch 3"), "the labels of the zoomed part")
         await pilot.press("less_than_sign")
         assert shown_steps(app) == (162.5, 412.5)
         await pilot.press("minus", "minus", "minus")
@@ -202,7 +202,7 @@ async def test_the_cursor_reads_all_curves_at_a_step(dashboard: Dashboard) -> No
         await settle(pilot, partial(shows, app, "best 40.0"), "the newest values")
 
 
-async def test_before_the_first_evaluation_the_cursor_reads_none(dashboard: Dashboard) -> None:
+async def test_the_cursor_shows_no_evaluation_before_the_first(dashboard: Dashboard) -> None:
     async with dashboard(CannedSource(opened(), started(), steps(1), evaluated(1), steps(101))) as (app, pilot):
         app.watched.scene.viewport.cursor = 50.0
         app.watched.screen.redraw_step_panes()
@@ -210,7 +210,7 @@ async def test_before_the_first_evaluation_the_cursor_reads_none(dashboard: Dash
         assert "test" not in "".join(line for line in screen_text(app).splitlines() if "1 Loss" in line)
 
 
-async def test_on_a_page_the_arrows_move_the_cursor_and_in_the_overview_the_focus(dashboard: Dashboard) -> None:
+async def test_arrows_move_the_cursor_on_a_page_and_the_focus_in_the_overview(dashboard: Dashboard) -> None:
     async with dashboard(training_run()) as (app, pilot):
         await pilot.press("tab", "right")
         assert app.watched.scene.viewport.cursor is None
@@ -219,7 +219,7 @@ async def test_on_a_page_the_arrows_move_the_cursor_and_in_the_overview_the_focu
         assert app.watched.scene.viewport.cursor is not None
 
 
-async def test_the_wheel_comes_closer_to_the_step_under_it_and_a_click_reads_it(dashboard: Dashboard) -> None:
+async def test_the_wheel_zooms_at_the_pointer_and_a_click_sets_the_cursor(dashboard: Dashboard) -> None:
     async with dashboard(training_run()) as app:
         _, pilot = app
         pane = app[0].screen.query_one("#loss", StepPane)
@@ -241,17 +241,17 @@ def _scroll() -> type:
     return MouseScrollUp
 
 
-async def test_after_a_return_to_an_earlier_step_the_newest_values_are_shown(dashboard: Dashboard) -> None:
+async def test_a_rollback_of_the_run_removes_the_cursor(dashboard: Dashboard) -> None:
     source = training_run()
     async with dashboard(source) as (app, pilot):
         await pilot.press("comma")
         assert app.watched.scene.viewport.cursor is not None
         source.add(Resumed(step=100, epoch=1, checkpoint="step-00000100", lr_edits=[]), steps(101, 10))
-        await settle(pilot, partial(shows, app, "step 110/"), "where the run is")
+        await settle(pilot, partial(shows, app, "step 110/"), "the current step")
         assert app.watched.scene.viewport.cursor is None
 
 
-async def test_without_curves_on_the_screen_their_keys_do_nothing(dashboard: Dashboard) -> None:
+async def test_keys_of_curves_do_nothing_without_curves(dashboard: Dashboard) -> None:
     async with dashboard(training_run(), size=(40, 12)) as (app, pilot):
         await pilot.press("comma", "plus", "less_than_sign")
         assert app.watched.scene.viewport == Viewport()
@@ -259,7 +259,7 @@ async def test_without_curves_on_the_screen_their_keys_do_nothing(dashboard: Das
 
 
 @pytest.mark.parametrize("span", [(0.0, 300.0), (100.0, 250.0)])
-async def test_a_stretch_of_perfect_accuracy_can_be_looked_at(dashboard: Dashboard, span: tuple[float, float]) -> None:
+async def test_a_part_with_perfect_accuracy_can_be_shown(dashboard: Dashboard, span: tuple[float, float]) -> None:
     perfect = dataclasses.replace(steps(1, 300), accuracy=[1.0] * 300)
     async with dashboard(CannedSource(opened(), started(), perfect)) as (app, pilot):
         app.watched.scene.viewport.span = span

@@ -1,4 +1,4 @@
-"""The start: the launcher and its child, who gets to know what, and how large the screen is."""
+"""The start: messages between launcher and child, signals, exit codes, and the size of the terminal."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 300_000])
-def test_the_child_receives_the_order_and_its_code_is_handed_over(size: int) -> None:
+def test_the_child_receives_the_order_and_returns_its_exit_code(size: int) -> None:
     process = start(f"sys.exit(run_in_own_session(lambda: b'x' * {size}, main))")
     out, err = process.communicate(timeout=30)
     assert (out, err, process.returncode) == (f"child {size} False\n", "", 7)
 
 
-def test_a_child_that_goes_on_alone_is_left_with_its_farewell(tmp_path: Path) -> None:
+def test_the_launcher_ends_with_the_farewell_of_a_detached_child(tmp_path: Path) -> None:
     mark = tmp_path / "went on"
     code = f"""
 import pathlib
@@ -75,7 +75,7 @@ def leave(link):
 sys.exit(run_in_own_session(lambda: b"", leave))
 """
     process = start(code)
-    assert process.wait(30) == 0, "the launcher does not wait for a child that has said farewell"
+    assert process.wait(30) == 0, "the launcher does not wait after the farewell"
     assert process.stdout is not None
     assert process.stdout.readline() == "back with: attach\n"
     assert not mark.exists()
@@ -101,7 +101,7 @@ sys.exit(run_in_own_session(order, die))"""
     assert (err, process.returncode) == ("", 128 + signal.SIGKILL)
 
 
-def test_an_order_that_cannot_be_given_ends_the_child() -> None:
+def test_a_failed_order_ends_the_child() -> None:
     process = start("""
 try:
     run_in_own_session(refuse, main)
@@ -112,7 +112,7 @@ except RuntimeError as error:
     assert (out, err, process.returncode) == ("launcher refused\n", "", 0)
 
 
-def test_a_child_whose_launcher_was_killed_has_nothing_to_do() -> None:
+def test_a_child_of_a_killed_launcher_ends() -> None:
     process = start("run_in_own_session(wait, main)")
     assert process.stdout is not None
     assert process.stdout.readline() == "waiting\n"
@@ -121,7 +121,7 @@ def test_a_child_whose_launcher_was_killed_has_nothing_to_do() -> None:
     assert (out, err) == ("child nothing True\n", "")
 
 
-def test_ctrl_c_before_the_order_ends_both() -> None:
+def test_ctrl_c_before_the_order_ends_launcher_and_child() -> None:
     process = start("""
 try:
     run_in_own_session(wait, main)
@@ -133,7 +133,7 @@ except KeyboardInterrupt:
     children = psutil.Process(process.pid).children()
     deadline = time.monotonic() + 10
     while any(os.getsid(child.pid) == os.getsid(process.pid) for child in children):
-        assert time.monotonic() < deadline, "the child made no session of its own"
+        assert time.monotonic() < deadline, "the child has no session of its own"
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=30)
@@ -156,7 +156,7 @@ sys.exit(run_in_own_session(lambda: b"", main))""")
     assert process.wait(30) == 5
 
 
-def test_the_first_process_of_a_container_stays_for_a_child_that_goes_on_alone() -> None:
+def test_the_first_process_of_a_container_waits_for_a_detached_child() -> None:
     process = start("""
 import tui.terminal.launcher, subprocess
 tui.terminal.launcher.is_main_process = lambda: True
@@ -172,15 +172,15 @@ sys.exit(run_in_own_session(lambda: b"", leave))""")
     assert (err, process.returncode) == ("", 3), "the container ends with the run, and with its exit code"
 
 
-def test_the_dashboard_s_settings_are_the_configuration_s() -> None:
+def test_the_dashboards_defaults_equal_the_configurations() -> None:
     assert dataclasses.asdict(UiSettings()) == UiConfig().model_dump()
 
 
-def test_the_size_of_a_terminal_is_known_before_it_is_drawn_on() -> None:
+def test_the_terminal_size_is_read_before_drawing() -> None:
     master, slave = os.openpty()
     assert terminal_size(slave) is None, "a new pseudo-terminal has no size"
     fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
     assert terminal_size(slave) == (100, 30)
     os.close(slave)
-    assert terminal_size(slave) is None, "it is gone"
+    assert terminal_size(slave) is None, "closed"
     os.close(master)

@@ -1,4 +1,4 @@
-"""Machines that would end a run in the background."""
+"""Warnings about machines that would end a background run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RUN = RunDir(Path("runs/a run"))
 
 @pytest.fixture
 def proc(tmp_path: Path) -> Path:
-    """A machine with systemd, seen from a login session."""
+    """The /proc of a login session on a machine with systemd."""
     (tmp_path / "self").mkdir()
     (tmp_path / "self" / "cgroup").write_text("0::/user.slice/user-1000.slice/session-4.scope\n")
     (tmp_path / "1" / "fd").mkdir(parents=True)
@@ -25,14 +25,14 @@ def proc(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_machine_that_ends_processes_at_logout_is_named_with_the_remedy(proc: Path) -> None:
+def test_a_machine_that_ends_processes_at_logout_is_reported_with_the_remedy(proc: Path) -> None:
     assert hazards(RUN, proc, lambda: False) == []
     (warning,) = hazards(RUN, proc, lambda: True)
     assert "KillUserProcesses" in warning
     assert "systemd-run --user --scope r18-tui --resume 'runs/a run' --detach" in warning
 
 
-def test_outside_a_session_nobody_is_asked(proc: Path) -> None:
+def test_logind_is_not_queried_outside_a_session(proc: Path) -> None:
     (proc / "self" / "cgroup").write_text("0::/user.slice/user-1000.slice/user@1000.service/app.slice/run-u7.scope\n")
 
     def kills() -> bool:
@@ -41,17 +41,17 @@ def test_outside_a_session_nobody_is_asked(proc: Path) -> None:
     assert hazards(RUN, proc, kills) == []
 
 
-def test_a_container_that_ends_with_its_shell_is_named(proc: Path) -> None:
+def test_a_container_that_ends_with_its_shell_is_reported(proc: Path) -> None:
     (proc / "self" / "cgroup").write_text("0::/\n")
     (proc / "1" / "comm").write_text("bash\n")
-    assert hazards(RUN, proc) == [], "a shell that nobody types into runs a script"
+    assert hazards(RUN, proc) == [], "a shell without a terminal runs a script"
     (proc / "1" / "fd" / "0").unlink()
     (proc / "1" / "fd" / "0").symlink_to("/dev/pts/0")
     (warning,) = hazards(RUN, proc)
     assert "docker exec" in warning
 
 
-def test_a_shell_under_a_small_init_is_the_container_too(proc: Path) -> None:
+def test_a_shell_under_a_small_init_is_the_main_process(proc: Path) -> None:
     (proc / "self" / "cgroup").write_text("0::/\n")
     (proc / "1" / "comm").write_text("docker-init\n")
     (proc / "1" / "task" / "1").mkdir(parents=True)
@@ -73,7 +73,7 @@ def test_a_shell_under_a_small_init_is_the_container_too(proc: Path) -> None:
         ("b true\n", True), ("", False),
     ],
 )  # fmt: skip
-def test_logind_may_spare_a_user(monkeypatch: pytest.MonkeyPatch, answer: str, kills: bool) -> None:
+def test_logind_may_exclude_a_user(monkeypatch: pytest.MonkeyPatch, answer: str, kills: bool) -> None:
     monkeypatch.setattr("getpass.getuser", lambda: "me")
     monkeypatch.setattr("subprocess.run", lambda *_, **__: SimpleNamespace(stdout=answer.encode()))
     assert logind_kills_processes() is kills

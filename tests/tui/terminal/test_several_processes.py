@@ -1,4 +1,4 @@
-"""What `--nproc` starts, and what it says when that cannot begin."""
+"""The command of `--nproc`, and its error when the processes cannot start."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from trainer.errors import ConfigError
-from tui.terminal import several_processes as several
 from tui.terminal.several_processes import start_several, torchrun_command, torchrun_environment
 
 
@@ -19,7 +18,7 @@ def arguments(runs_dir: Path, **given: object) -> argparse.Namespace:
     )
 
 
-def test_torchrun_starts_the_trainer_with_what_was_given(tmp_path: Path) -> None:
+def test_torchrun_starts_the_trainer_with_the_given_arguments(tmp_path: Path) -> None:
     command = torchrun_command(arguments(tmp_path, name="try", nproc=3), ["train.epochs=2"])
     launcher, worker = command[: command.index("--no-python")], command[command.index("--no-python") + 1 :]
     assert "torch.distributed.run" in launcher
@@ -31,7 +30,7 @@ def test_torchrun_starts_the_trainer_with_what_was_given(tmp_path: Path) -> None
     assert resumed[resumed.index("trainer.cli") :] == ["trainer.cli", "--resume", "latest", "--runs-dir", str(tmp_path)]
 
 
-def test_processes_share_the_cores_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_share_the_cores_unless_set_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("tui.terminal.several_processes.usable_cpus", lambda: 16)
     assert torchrun_environment(4)["OMP_NUM_THREADS"] == "4"
@@ -39,9 +38,11 @@ def test_processes_share_the_cores_unless_the_user_says_otherwise(monkeypatch: p
     assert torchrun_environment(4)["OMP_NUM_THREADS"] == "3"
 
 
-def test_processes_that_end_before_there_is_a_run_say_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_that_end_before_their_run_begins_are_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     failing = [sys.executable, "-c", "import sys; print('no \\x1b[31mroom'); sys.exit(2)"]
-    monkeypatch.setattr(several, "torchrun_command", lambda *_: failing)
+    monkeypatch.setattr("tui.terminal.several_processes.torchrun_command", lambda *_: failing)
     with pytest.raises(ConfigError) as caught:
         start_several(arguments(tmp_path), [])
     assert "the 2 processes ended before there was a run:\nno " in str(caught.value)

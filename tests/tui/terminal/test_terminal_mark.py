@@ -1,4 +1,4 @@
-"""The mark of a terminal that is taken over, and what it is for: giving the terminal of a killed program back."""
+"""Marks of terminals in use, by which the terminal of a killed program is restored."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tui.terminal.terminal_modes import RESTORED
 
 @pytest.fixture
 def terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, int]]:
-    """Both ends of a pseudo-terminal, the user's first; marks lie in a folder of the test's own."""
+    """Both ends of a pseudo-terminal, the user's first; marks are in the test's folder."""
     monkeypatch.setattr(terminal_mark, "private_folder", lambda: tmp_path)
     ours, theirs = pty.openpty()
     yield ours, theirs
@@ -25,15 +25,15 @@ def terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[
     os.close(theirs)
 
 
-def killed(mark: TerminalMark) -> None:
-    """What the kernel does of a program that is killed: its files are closed, and that is all."""
+def kill_owner(mark: TerminalMark) -> None:
+    """Close the mark's file and nothing else, as the kernel does when it kills a program."""
     os.close(mark._file)
 
 
-def test_what_a_killed_program_left_is_given_back_once(terminal: tuple[int, int], tmp_path: Path) -> None:
+def test_the_terminal_of_a_killed_program_is_restored_once(terminal: tuple[int, int], tmp_path: Path) -> None:
     ours, theirs = terminal
     before = termios.tcgetattr(theirs)
-    killed(TerminalMark(theirs))
+    kill_owner(TerminalMark(theirs))
     raw = termios.tcgetattr(theirs)
     raw[3] &= ~(termios.ECHO | termios.ICANON)
     termios.tcsetattr(theirs, termios.TCSANOW, raw)
@@ -44,15 +44,15 @@ def test_what_a_killed_program_left_is_given_back_once(terminal: tuple[int, int]
     assert not list(tmp_path.iterdir())
 
 
-def test_a_terminal_that_is_in_use_or_was_given_back_is_left_alone(terminal: tuple[int, int]) -> None:
+def test_a_terminal_in_use_or_restored_is_left_alone(terminal: tuple[int, int]) -> None:
     mark = TerminalMark(terminal[1])
-    assert not restore_after_a_kill(terminal[1]), "its owner lives"
+    assert not restore_after_a_kill(terminal[1]), "the owner lives"
     mark.remove()
     assert not restore_after_a_kill(terminal[1])
 
 
-def test_another_terminal_of_the_same_number_is_left_alone(terminal: tuple[int, int], tmp_path: Path) -> None:
-    killed(TerminalMark(terminal[1]))
+def test_another_terminal_with_the_same_number_is_left_alone(terminal: tuple[int, int], tmp_path: Path) -> None:
+    kill_owner(TerminalMark(terminal[1]))
     (mark,) = tmp_path.iterdir()
     os.utime(mark, (0, 0))
     assert not restore_after_a_kill(terminal[1])
@@ -60,15 +60,15 @@ def test_another_terminal_of_the_same_number_is_left_alone(terminal: tuple[int, 
 
 
 @pytest.mark.parametrize("content", [b"", b"null", b"[1,2", b'[0,0,0,0,0,0,["a"]]'])
-def test_a_mark_that_is_not_whole_ends_nothing(terminal: tuple[int, int], tmp_path: Path, content: bytes) -> None:
-    killed(TerminalMark(terminal[1]))
+def test_a_damaged_mark_is_removed(terminal: tuple[int, int], tmp_path: Path, content: bytes) -> None:
+    kill_owner(TerminalMark(terminal[1]))
     (mark,) = tmp_path.iterdir()
     mark.write_bytes(content)
     restore_after_a_kill(terminal[1])
     assert not mark.exists()
 
 
-def test_what_is_no_terminal_has_no_mark(tmp_path: Path) -> None:
+def test_a_file_has_no_mark(tmp_path: Path) -> None:
     file = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
     TerminalMark(file).remove()
     assert not restore_after_a_kill(file)
@@ -76,8 +76,8 @@ def test_what_is_no_terminal_has_no_mark(tmp_path: Path) -> None:
 
 
 def test_a_background_job_leaves_the_terminal_alone(terminal: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would be stopped for setting it; the next program in the foreground does it."""
-    killed(TerminalMark(terminal[1]))
+    """It would be stopped for changing the terminal; the next program in the foreground restores it."""
+    kill_owner(TerminalMark(terminal[1]))
     monkeypatch.setattr(os, "tcgetpgrp", lambda _fd: os.getpgrp() + 1)
     assert not restore_after_a_kill(terminal[1])
     monkeypatch.setattr(os, "tcgetpgrp", lambda _fd: os.getpgrp())

@@ -1,4 +1,4 @@
-"""The thread that reads keys: it passes on what is typed, sleeps while nothing is, and ends when it is told to."""
+"""The thread that reads keys: it forwards keys, sleeps without input, and ends on request."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Keyboard:
     """A driver whose keys come from a pipe.
 
     Attributes:
-        typing: The pipe's end to type at.
-        keys: That were passed on.
-        looks: How often the thread has woken up, or gone to sleep.
+        typing: Descriptor of the pipe's end for typing.
+        keys: Forwarded keys.
+        looks: Number of times that the thread has gone to sleep.
     """
 
     driver: TerminalDriver
@@ -34,11 +34,11 @@ class Keyboard:
     looks: int = 0
 
     def type(self, text: bytes) -> None:
-        """Press keys."""
+        """Type keys."""
         os.write(self.typing, text)
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
-        """Wait until something holds; fails after 5 s."""
+        """Wait until a condition holds; fail after 5 s."""
         end = time.monotonic() + 5
         while not condition():
             assert time.monotonic() < end, self.keys
@@ -47,7 +47,7 @@ class Keyboard:
 
 @pytest.fixture
 async def keyboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[Keyboard]:  # type: ignore[misc]
-    """A driver that reads, and has ended when the test has."""
+    """A driver that reads keys until the test ends."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTSTP, signal.SIGCONT)}
     reader, writer = os.pipe()
     driver = TerminalDriver(App())
@@ -79,7 +79,7 @@ async def keyboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[Keyboard]:  # ty
         os.close(descriptor)
 
 
-async def test_keys_come_as_they_are_typed(keyboard: Keyboard) -> None:
+async def test_keys_are_forwarded_as_they_are_typed(keyboard: Keyboard) -> None:
     keyboard.type(b"a\x1b[A")
     keyboard.wait_for(lambda: keyboard.keys == ["a", "up"])
     keyboard.type(b"\xc3")
@@ -87,19 +87,19 @@ async def test_keys_come_as_they_are_typed(keyboard: Keyboard) -> None:
     keyboard.type(b"\xa9")
     keyboard.wait_for(lambda: len(keyboard.keys) == 3)
     assert keyboard.keys[2] == "é"
-    keyboard.type(b"\xff")  # no character, so no key
+    keyboard.type(b"\xff")  # not a character, so not a key
     keyboard.type(b"b")
     keyboard.wait_for(lambda: keyboard.keys[3:] == ["b"])
 
 
-async def test_an_escape_that_stays_alone_is_a_key(keyboard: Keyboard) -> None:
+async def test_a_single_escape_is_a_key(keyboard: Keyboard) -> None:
     keyboard.type(b"\x1b")
     keyboard.wait_for(lambda: keyboard.keys == ["escape"])
     keyboard.type(b"q")
     keyboard.wait_for(lambda: keyboard.keys == ["escape", "q"])
 
 
-async def test_nobody_wakes_up_while_nothing_is_typed(keyboard: Keyboard) -> None:
+async def test_the_thread_sleeps_while_nothing_is_typed(keyboard: Keyboard) -> None:
     keyboard.type(b"a")
     keyboard.wait_for(lambda: keyboard.keys == ["a"])
     before = keyboard.looks
@@ -107,7 +107,7 @@ async def test_nobody_wakes_up_while_nothing_is_typed(keyboard: Keyboard) -> Non
     assert keyboard.looks <= before + 1
 
 
-async def test_the_end_of_the_input_is_no_work(keyboard: Keyboard) -> None:
+async def test_the_thread_sleeps_after_the_end_of_input(keyboard: Keyboard) -> None:
     os.close(keyboard.typing)
     keyboard.wait_for(lambda: keyboard.looks >= 2)
     before = keyboard.looks

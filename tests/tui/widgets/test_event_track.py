@@ -1,4 +1,4 @@
-"""What happened in a run, below its curves: a letter a kind, and what the letters mean."""
+"""Events of a run below its curves: a letter per kind, explained in the border."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def edited(step: int) -> LrEdited:
 
 
 def track(text: str) -> str:
-    """The axis below the loss."""
+    """The axis of the loss curve."""
     return next(line for line in text.splitlines() if "└" in line)[: len(text.splitlines()[0]) // 2]
 
 
@@ -38,7 +38,7 @@ async def test_each_kind_has_a_letter_that_the_border_explains(dashboard: Dashbo
     assert [sign for sign in track(text) if sign in "▴nl*"] == ["▴", "n", "l", "▴"]
     for explained in ("n note", "l LR set", "▴ saved"):
         assert explained in text
-    assert "p paused" not in text, "it was not"
+    assert "p paused" not in text, "the run was not paused"
 
 
 @pytest.mark.parametrize(
@@ -52,21 +52,21 @@ async def test_each_kind_has_a_letter_that_the_border_explains(dashboard: Dashbo
         ([saved(100), saved(100)], "▴"),
     ],
 )
-async def test_none_hides_another_where_several_happened(dashboard: Dashboard, events: list[Event], sign: str) -> None:
+async def test_several_events_at_a_step_share_a_mark(dashboard: Dashboard, events: list[Event], sign: str) -> None:
     source = CannedSource(opened(), started(), steps(1, 400), *events)
     async with dashboard(source) as (app, _):
         text = screen_text(app)
-        assert [found for found in track(text) if found in "▴nl*"] == [sign]
+        assert [mark for mark in track(text) if mark in "▴nl*"] == [sign]
         assert ("* several" in text) is (sign == "*")
 
 
-async def test_reading_at_a_step_tells_what_happened_there(dashboard: Dashboard) -> None:
+async def test_the_cursor_shows_the_events_of_its_step(dashboard: Dashboard) -> None:
     source = CannedSource(
         opened(), started(), steps(1, 400), noted(100), edited(100), NoteAdded(step=300, text="[b]later")
     )
     async with dashboard(source) as (app, pilot):
-        for step, told in ((100.0, "learning rate x0.5  looks good"), (300.0, "[b]later")):
+        for step, expected in ((100.0, "learning rate x0.5  looks good"), (300.0, "[b]later")):
             app.watched.scene.viewport.cursor = step
             app.watched.screen.redraw_step_panes()
-            await settle(pilot, partial(shows, app, told), f"what happened at step {step}")
+            await settle(pilot, partial(shows, app, expected), f"the events of step {step}")
         assert "looks good" not in screen_text(app).replace("note at step 100: looks good", "")

@@ -1,4 +1,4 @@
-"""The last line: which keys it offers at which width and of which run."""
+"""The key bar, at different widths and for different states of a run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TRAINING = ActionContext(
 
 
 def bar(width: int, unseen: int = 0, **changes: object) -> str:
-    """The line as it is drawn."""
+    """The drawn line."""
     situation = dataclasses.replace(TRAINING, **changes)  # type: ignore[arg-type]
     pane = KeyBar(lambda: situation)
     row = pane.rows_for(DisplayState(view=RunView(), unseen_output=unseen), width, 1)[0]
@@ -31,7 +31,7 @@ def bar(width: int, unseen: int = 0, **changes: object) -> str:
 
 
 @pytest.mark.parametrize("width", range(36, 220))
-def test_the_line_fits_and_always_tells_of_help_and_the_way_out(width: int) -> None:
+def test_the_line_fits_and_always_has_help_and_quit(width: int) -> None:
     line = bar(width)
     assert line.rstrip().endswith("? help  q quit")
     unseen = bar(width, unseen=12)
@@ -39,7 +39,7 @@ def test_the_line_fits_and_always_tells_of_help_and_the_way_out(width: int) -> N
     assert "+12" in unseen
 
 
-def test_what_is_asked_for_most_stands_there_first() -> None:
+def test_the_most_used_keys_come_first() -> None:
     assert bar(80).split("  ")[:5] == [" p pause", "c save", "e evaluate", "x export", "l LR"]
     assert "a plan" in bar(120)
     assert "n note" in bar(120)
@@ -49,7 +49,7 @@ def test_what_is_asked_for_most_stands_there_first() -> None:
         assert (f"{action.key} {action.label}  " in wide) is (action.bar > 0) or action.name == "leave", action.name
 
 
-def test_of_a_run_that_has_ended_only_what_can_still_be_done() -> None:
+def test_an_ended_run_has_only_keys_that_can_act() -> None:
     line = bar(120, state=RunState.FINISHED, can_control=False, refusal="it has ended", session_open=False)
     open_still = bar(120, state=RunState.FINISHED)
     assert "pause" not in open_still
@@ -61,26 +61,26 @@ def test_of_a_run_that_has_ended_only_what_can_still_be_done() -> None:
 
 
 @pytest.mark.parametrize("state", [RunState.PAUSED, RunState.EVALUATING, RunState.SAVING])
-def test_a_run_that_is_held_can_be_resumed_whatever_it_does_meanwhile(state: RunState) -> None:
+def test_a_held_run_can_be_resumed_in_any_state(state: RunState) -> None:
     view = RunView()
     view.held = True
     assert bar(120, view=view, state=state).startswith(" p resume")
 
 
-def test_the_key_that_tries_rates_also_stops_it() -> None:
+def test_the_bar_offers_to_stop_the_range_test() -> None:
     view = RunView()
     view.state_detail = "learning rates"
     assert "f stop" in bar(120, view=view, state=RunState.EVALUATING)
 
 
-async def test_a_recorded_run_offers_no_key_that_steers(dashboard: Dashboard) -> None:
+async def test_a_recorded_run_has_no_control_keys(dashboard: Dashboard) -> None:
     source = CannedSource(opened(), started(), StateChanged(state="training"), steps(1), StateChanged(state="finished"))
-    text = await shown(dashboard, source, control=NoControl(lambda: ("nobody trains this run", Presence.GONE)))
+    text = await shown(dashboard, source, control=NoControl(lambda: ("this run is not active", Presence.GONE)))
     assert "q quit" in text.splitlines()[-1]
     assert "pause" not in text.splitlines()[-1]
 
 
-async def test_a_key_that_cannot_act_for_now_stays_in_its_place(dashboard: Dashboard) -> None:
+async def test_a_temporarily_disabled_key_keeps_its_place(dashboard: Dashboard) -> None:
     async with dashboard(training_run(), Recorder()) as (app, pilot):
         before = screen_text(app).splitlines()[-1]
         for key in ("e", "f"):
