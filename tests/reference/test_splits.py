@@ -172,14 +172,14 @@ def test_a_folder_is_divided_by_content_with_paths_and_labels(tmp_path: Path, ke
     for name, split in data.splits.items():
         assert isinstance(split, FolderSplit if keep is Keep.STREAM else ResidentSplit)
         assert split.paths is not None
-        for path, label, pixels in zip(split.paths, split.labels_N, split.pixels(range(len(split))), strict=True):
-            content = Path(path).read_bytes()
+        for image_file, label, pixels in zip(split.paths, split.labels_N, split.pixels(range(len(split))), strict=True):
+            content = Path(image_file).read_bytes()
             number = int(pixels[0, 0, 0])
-            assert Path(path).parent.name == data.classes[int(label)]
+            assert Path(image_file).parent.name == data.classes[int(label)]
             original = root / "abc"[number // 40] / f"{number:03d}.png"
             assert content == original.read_bytes(), "the pixels belong to the path"
             assert split_of.setdefault(content, name) == name
-            seen.append(path)
+            seen.append(image_file)
     broken = {str(root / label / f"{first + 5:03d}.png") for label, first in (("a", 0), ("b", 40), ("c", 80))}
     broken.add(str(root / "a" / "copy-5.png"))
     assert {path for path, _ in data.skipped} == broken
