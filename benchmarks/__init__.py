@@ -1,1 +1,1 @@
-"""Scripts that print the figures which README and RESULTS.md quote."""
+"""Scripts that print the figures in README.md and RESULTS.md."""

@@ -2,8 +2,8 @@
 
     python -m benchmarks.attach [--steps 10000 200000 1000000]
 
-The logs are made here: a hundred steps a line with losses that vary, an evaluation every thousand steps, and the readings and
-heartbeats of a trainer. Prints the median of five starts, from the command to the screen that shows the last step.
+The logs are generated: a hundred steps per line, an evaluation every thousand steps, readings and heartbeats. Prints the median
+of five starts, from the command to the screen with the last step.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from trainer.training.metrics import Window
 _STARTS = 5
 _LINE, _EPOCH = 100, 1000
 _LINE_S = 0.5
-"""That the steps of a line take: a little more than the trainer gathers them for."""
+"""Seconds per line of the log; the trainer's own lines cover a little less."""
 
 
 def main() -> int:
@@ -52,14 +52,7 @@ def main() -> int:
 
 
 def write_history(runs_dir: Path, steps: int, *, line: int = _LINE, spike: int | None = None) -> Path:
-    """Make the log of the run `history`, which has ended.
-
-    Args:
-        runs_dir: Where its directory is made.
-        steps: Whole thousands.
-        line: Steps in a line of the log.
-        spike: A step whose loss is 40.
-    """
+    """Write the log of a finished run `history` of whole thousands of steps; step `spike` has a loss of 40."""
     log = runs_dir / "history" / "events.jsonl"
     log.parent.mkdir()
     now = time.time()
@@ -70,7 +63,7 @@ def write_history(runs_dir: Path, steps: int, *, line: int = _LINE, spike: int |
 
 
 def show(runs_dir: Path, steps: int) -> tuple[float, int]:
-    """Seconds until `r18-tui show` has the last step on the screen, and the bytes of memory that it then has."""
+    """Seconds until `r18-tui show` shows the last step, and its resident bytes at that time."""
     command = [sys.executable, "-m", "tui.cli", "show", "history", "--runs-dir", str(runs_dir)]
     with PseudoTerminal(command) as terminal:
         seconds = terminal.wait_for(f"step {steps:,}/{steps:,}", 60)
@@ -78,14 +71,14 @@ def show(runs_dir: Path, steps: int) -> tuple[float, int]:
 
 
 def attach(runs_dir: Path, steps: int) -> float:
-    """Seconds until the last step stands on the screen."""
+    """Seconds until `r18-tui attach` shows the last step."""
     command = [sys.executable, "-m", "tui.cli", "attach", "history", "--runs-dir", str(runs_dir)]
     with PseudoTerminal(command) as terminal:
         return terminal.wait_for(f"step {steps:,}/{steps:,}", 60)
 
 
 def history(steps: int, line: int, spike: int | None = None) -> Iterator[Event]:
-    """The events of a run of so many steps that has ended."""
+    """The events of a finished run, with `line` steps in each event."""
     yield Opened(run="history", directory="history", pid=1, host="", resume=False, config={})
     yield Started(
         classes=[str(label) for label in range(10)], splits={"train": 64_000, "test": 1000}, selection_split="test",
@@ -104,9 +97,9 @@ def history(steps: int, line: int, spike: int | None = None) -> Iterator[Event]:
             accuracies=[draw.randrange(65) / 64 for _ in numbers], skipped=[False] * line,
             lrs=[0.1 * (1 - n / steps) for n in numbers], images=[64] * line, seconds=_LINE_S,
         )  # fmt: skip
-        # With what else a trainer logs every five and every ten seconds.
-        told = index % round(5 / _LINE_S) == 0
-        yield steps_event(window, {"data": 0.0, "compute": spent, "evaluate": 0.0, "save": 0.0} if told else {})
+        # A trainer logs its time budget every five seconds, readings and heartbeats every ten.
+        with_budget = index % round(5 / _LINE_S) == 0
+        yield steps_event(window, {"data": 0.0, "compute": spent, "evaluate": 0.0, "save": 0.0} if with_budget else {})
         if index % round(10 / _LINE_S) == 0:
             used = 10**9 + draw.randrange(10**8)
             readings = {"process_bytes": used, "system_used_bytes": 2 * used, "system_total_bytes": 25 * 10**9}

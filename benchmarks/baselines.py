@@ -1,10 +1,10 @@
-"""What a user would otherwise run: the loop of tutorials, and Lightning with the same data loader.
+"""Baselines for `benchmarks.throughput`: the training loop of tutorials, and Lightning with the same data loader.
 
     python -m benchmarks.baselines tutorial CIFAR10_FOLDER LOG [--batch-size 128] [--workers 2]
     python -m benchmarks.baselines lightning CIFAR10_FOLDER LOG --precision bf16-mixed
 
-Trains for ever on `CIFAR10_FOLDER/train/<class>/*.png` and writes a line to LOG after each step: its number of images. Lightning
-comes with the extra `benchmark`.
+Trains without end on `CIFAR10_FOLDER/train/<class>/*.png` and writes the number of images of each step to a line of LOG.
+Lightning comes with the extra `benchmark`.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ class InMemory(Dataset[tuple[Tensor, int]]):
 
 
 def network() -> nn.Module:
-    """Torchvision's ResNet-18 with a 3x3 stem and the max-pool, as the tutorials make it for CIFAR-10."""
+    """Torchvision's ResNet-18 with a 3x3 stem and the max-pool, as in tutorials for CIFAR-10."""
     model: nn.Module = resnet18(weights=None, num_classes=10)
     model.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
     return model
 
 
 def main() -> None:
-    """Train until somebody ends it."""
+    """Train until killed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("loop", choices=("tutorial", "lightning"))
     parser.add_argument("cifar", type=Path)

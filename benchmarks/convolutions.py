@@ -2,7 +2,7 @@
 
     python -m benchmarks.convolutions [--stem cifar-maxpool] [--size 32] [--batch-size 128] [--precision bf16] [--rounds 7]
 
-Nothing else should run on the machine. A layer's own time is shorter than in training, where its memory is not at hand.
+Nothing else should run on the machine. In training a layer takes longer, since its inputs are not in the CPU's cache.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ from trainer.model.conv.modules import Conv1x1, Conv3x3
 from trainer.model.numerics import Numerics
 from trainer.model.resnet import MACS_PER_PIXEL, build_model
 
-_REPEATS = 6
-"""Of a layer in each round."""
+_REPEATS = 6  # of a layer in each round
 
 
 def main() -> int:
@@ -43,9 +42,9 @@ def main() -> int:
     spent = {"library": 0.0, "products": 0.0}
     print("layers  convolution                 library ms  products ms  library / products")
     for layer, count, inputs_NCHW in _layers(model, images_NCHW, numerics):
-        found = _compare(layer, inputs_NCHW, numerics, arguments.rounds)
-        ratios = [library / products for library, products in zip(*found.values(), strict=True)]
-        medians = {way: statistics.median(times) for way, times in found.items()}
+        seconds_of = _compare(layer, inputs_NCHW, numerics, arguments.rounds)
+        ratios = [library / products for library, products in zip(*seconds_of.values(), strict=True)]
+        medians = {way: statistics.median(seconds) for way, seconds in seconds_of.items()}
         for way, seconds in medians.items():
             spent[way] += count * seconds
         name = (
@@ -62,7 +61,7 @@ def main() -> int:
 
 
 def _layers(model: nn.Module, images_NCHW: Tensor, numerics: Numerics) -> list[tuple[Conv3x3 | Conv1x1, int, Tensor]]:
-    """Layers that differ, how many there are of each, and what they are shown."""
+    """Different layers, the number of equal ones, and the inputs of each."""
     seen: dict[tuple[object, ...], tuple[Conv3x3 | Conv1x1, int, Tensor]] = {}
 
     def note(layer: nn.Module, inputs: tuple[Tensor]) -> None:
@@ -82,12 +81,12 @@ def _layers(model: nn.Module, images_NCHW: Tensor, numerics: Numerics) -> list[t
 
 
 def _compare(layer: Conv3x3 | Conv1x1, inputs_NCHW: Tensor, numerics: Numerics, rounds: int) -> dict[str, list[float]]:
-    """Seconds of the two ways, a number a round; the first round is not counted."""
-    found: dict[str, list[float]] = {"library": [], "products": []}
+    """Seconds of both implementations in each round; the first round is a warm-up."""
+    results: dict[str, list[float]] = {"library": [], "products": []}
     with numerics.autocast(inputs_NCHW.device):
         gradients_NKHW = torch.randn_like(layer(inputs_NCHW))
     for number in range(rounds + 1):
-        for way, times in found.items():
+        for way, times in results.items():
             layer.by_products = way == "products"
             began = time.perf_counter()
             for _ in range(_REPEATS):
@@ -97,7 +96,7 @@ def _compare(layer: Conv3x3 | Conv1x1, inputs_NCHW: Tensor, numerics: Numerics, 
                 torch.autograd.grad(features_NKHW, (shown_NCHW, layer.weight), gradients_NKHW)
             if number:
                 times.append((time.perf_counter() - began) / _REPEATS)
-    return found
+    return results
 
 
 if __name__ == "__main__":

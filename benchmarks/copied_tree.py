@@ -1,4 +1,4 @@
-"""A copy of the working tree, in which code may be changed and tests run."""
+"""Copies of the working tree in which faults are planted and tests run."""
 
 from __future__ import annotations
 
@@ -23,12 +23,7 @@ class Tree:
     """A copy of the working tree in which one fault at a time is planted."""
 
     def __init__(self, path: Path, clean: Path | None = None) -> None:
-        """Copy the working tree, which is done once, or a clean copy of it, which is done again each time.
-
-        Args:
-            path: Folder of the copy.
-            clean: What is copied; None for what git tracks or would track.
-        """
+        """Copy `clean`, or the working tree (files that git does not ignore) unless a copy of it exists already."""
         self.path = path
         if clean is not None:
             shutil.rmtree(path, ignore_errors=True)
@@ -37,10 +32,10 @@ class Tree:
             _copy_working_tree(path)
 
     def pytest(self, arguments: Sequence[str], *, timeout_s: float | None, **variables: str) -> int | None:
-        """Run tests in the copy; None when they took too long."""
+        """Run pytest in the copy with additional environment variables; its exit status, None after the timeout."""
         environment = os.environ | {"PYTHONPATH": str(self.path), "OMP_NUM_THREADS": "1"}
         with tempfile.TemporaryDirectory(prefix="r18-", ignore_cleanup_errors=True) as temporary:
-            # Plain assertions, since rewriting them takes longer than most tests.
+            # Rewriting assertions takes longer than most tests.
             command = [sys.executable, "-m", "pytest", "-q", "--assert=plain", "-p", "no:cacheprovider"]
             process = subprocess.Popen(
                 [*command, "-p", "benchmarks.reached_lines", f"--basetemp={temporary}/t", *arguments],
@@ -53,12 +48,12 @@ class Tree:
                 return None
             finally:
                 with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)  # and what its tests have left behind
+                    os.killpg(process.pid, signal.SIGKILL)  # with processes that its tests left running
                 process.wait()
 
     @contextlib.contextmanager
     def planted(self, module: str, source: str) -> Iterator[None]:
-        """A module with other source, as long as the context lasts."""
+        """Replace the source of a module within the context."""
         path = self.path / path_of(module)
         before = path.read_text()
         path.write_text(source)
@@ -68,14 +63,11 @@ class Tree:
             path.write_text(before)
 
     def first_failure(self, limits: dict[str, float], timeout_s: float) -> tuple[str, str, int]:
-        """Run tests until one fails.
+        """Run tests until one fails: `noticed`, `timed out` or `NOT NOTICED`, the test that failed, and how many began.
 
         Args:
-            limits: Seconds that each may take.
-            timeout_s: Seconds that all may take.
-
-        Returns:
-            `noticed`, `timed out` or `NOT NOTICED`; the test that failed; how many began.
+            limits: Seconds for each test.
+            timeout_s: Seconds for all tests.
         """
         chosen = self.path.with_suffix(".json")
         chosen.write_text(json.dumps(limits))
@@ -101,7 +93,7 @@ def _copy_working_tree(path: Path) -> None:
     for name in filter(os.path.isfile, listed.split("\0")):
         (partial / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(name, partial / name)
-    # Bytecode that is checked by the source's hash, now and when it is written again: a fault may keep a file's size and time.
+    # Bytecode that is checked by the hash of the source: a fault may leave a file's size and time unchanged.
     compileall.compile_dir(partial, quiet=1, invalidation_mode=PycInvalidationMode.CHECKED_HASH)
     partial.rename(path)
 

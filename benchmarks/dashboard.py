@@ -1,13 +1,12 @@
-"""What the dashboard costs and how quickly it answers, in a real pseudo-terminal while ResNet-18 trains.
+"""Cost and response times of the dashboard in a pseudo-terminal while ResNet-18 trains.
 
     python -m benchmarks.dashboard [--pairs 6] [--blocks 4] [--seconds 2]
 
-Prints: seconds to the first frame; milliseconds from a key to its answer (median and 95th percentile); bytes a second while
-training, also with --low-bandwidth, and while paused; and images a second with the dashboard and without it, in alternating
-slices, as a ratio. Nothing else should run on the machine. The limits are those of the project's goals; the exit code is 1 when
-one is missed.
+Prints: seconds to the first frame; milliseconds from a key to its response (median and 95th percentile); bytes per second while
+training, also with --low-bandwidth, and while paused; and the ratio of images per second with the dashboard to those without it,
+in alternating slices. Nothing else should run on the machine. Exits with 1 when one of the project's goals is missed.
 
-While the ratio is measured nothing emulates the terminal, which in the program's main use is at the other end of a network.
+While the ratio is measured, the terminal is not emulated: usually it runs on another machine.
 """
 
 from __future__ import annotations
@@ -48,14 +47,14 @@ def main() -> int:
         ok = value <= LIMITS[name] + 1e-9
         met &= ok
         print(f"{name:16} {value:8.2f}   limit {LIMITS[name]:g}   {'ok' if ok else 'MISSED'}")
-    found = compare(training, functools.partial(training, "--headless"), Plan.from_arguments(arguments))
-    print(f"img/s with the dashboard / without: {found}   limit {LEAST_RATIO}")
-    return 0 if met and found.ratio >= LEAST_RATIO else 1
+    comparison = compare(training, functools.partial(training, "--headless"), Plan.from_arguments(arguments))
+    print(f"img/s with the dashboard / without: {comparison}   limit {LEAST_RATIO}")
+    return 0 if met and comparison.ratio >= LEAST_RATIO else 1
 
 
 @contextmanager
 def program(*arguments: str) -> Iterator[tuple[PseudoTerminal, Path]]:
-    """The program on the digits, and its event log."""
+    """Run the program on the digits; yields the terminal and the event log."""
     with tempfile.TemporaryDirectory() as folder:
         command = [
             sys.executable,
@@ -67,14 +66,14 @@ def program(*arguments: str) -> Iterator[tuple[PseudoTerminal, Path]]:
             folder,
             *arguments,
         ]
-        # As an installed program, whose modules pip has compiled; the first start of a checkout compiles them.
+        # pip compiles the modules of an installed program; in a checkout the first start does.
         with PseudoTerminal(command, env={"PYTHONDONTWRITEBYTECODE": ""}) as terminal:
             yield terminal, Path(folder) / "digits" / "events.jsonl"
 
 
 @contextmanager
 def training(*arguments: str) -> Iterator[Contender]:
-    """The program as one side of a comparison."""
+    """Run the program as one side of a comparison."""
     with program(*arguments) as (terminal, log):
         yield Contender(terminal, images_of_log(log))
 
@@ -86,20 +85,20 @@ def first_frame() -> float:
 
 
 def while_training(keys: int) -> dict[str, float]:
-    """Answers to keys and bytes on the wire."""
+    """Response times of keys, and bytes per second while training and paused."""
     with program() as (terminal, _):
         terminal.wait_for(r"step [1-9]", 120)
         terminal.bytes_per_s(5)
         training = terminal.bytes_per_s(20) / 1024
-        answers = []
+        waits = []
         for number in range(keys):
-            answers.append(terminal.echo("y", "loss axis log" if number % 2 == 0 else "loss axis linear"))
+            waits.append(terminal.echo("y", "loss axis log" if number % 2 == 0 else "loss axis linear"))
             terminal.bytes_per_s(0.31)
         terminal.send("p")
         terminal.wait_for("● paused", 30)
         terminal.bytes_per_s(6)
         paused = terminal.bytes_per_s(15) / 1024
-    percentile = statistics.quantiles(answers, n=20)
+    percentile = statistics.quantiles(waits, n=20)
     return {
         "key p50 ms": percentile[9],
         "key p95 ms": percentile[18],

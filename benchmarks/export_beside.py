@@ -1,9 +1,9 @@
-"""What an export takes beside a run that goes on, and what it takes from it: with the niceness that it has, and without.
+"""Duration of an export from a run that trains, and the training speed meanwhile, with and without the export's niceness.
 
     python -m benchmarks.export_beside [--rounds 2] [CONFIG KEY=VALUE ...]
 
-Trains the digits, or what is named, in a process of its own, measures its speed for some seconds, then exports over its control
-socket; first with niceness, then without, in turn. Nothing else should run on the machine.
+Trains in another process (the digits by default), measures its speed for some seconds, then exports over its control socket; with
+and without niceness in turn. Nothing else should run on the machine.
 """
 
 from __future__ import annotations
@@ -66,11 +66,7 @@ def _measured(code: str, settings: list[str], folder: Path) -> str:
 
 
 def _follow(log: LogReader, enough: Callable[[Event], bool]) -> tuple[int, float]:
-    """Images trained on until an event, and the seconds that took.
-
-    Raises:
-        SystemExit: When it takes too long, or the export fails.
-    """
+    """Images trained on until an event, and the seconds until then; SystemExit after `_LONGEST_S` or a failed export."""
     images, begun = 0, time.monotonic()
     while time.monotonic() - begun < _LONGEST_S:
         for record in log.records():

@@ -1,12 +1,12 @@
-"""Fine-tuning against training from scratch, on few real pictures.
+"""Fine-tuning compared with training from scratch on few images.
 
-A backbone is trained on seven classes of CIFAR-10. The other three are then learned from 50, 200 and 1,000 images a class, once
-from that backbone and once from random weights, both as `r18-tui init` proposes, and measured on all 3,000 test images of these
-classes.
+A backbone is trained on seven classes of CIFAR-10. The other three are then learned from 50, 200 and 1,000 images per class, from
+that backbone and from random weights, both with the settings that `r18-tui init` proposes, and tested on the 3,000 test images of
+these classes.
 
     python -m benchmarks.fine_tuning CIFAR10_FOLDER WORK_FOLDER [--images 50 200 1000] [--seeds 0 1]
 
-CIFAR10_FOLDER holds CIFAR-10 as `train/<class>/*.png` and `test/<class>/*.png`. What is in WORK_FOLDER already is not done again.
+CIFAR10_FOLDER holds CIFAR-10 as `train/<class>/*.png` and `test/<class>/*.png`. Runs that WORK_FOLDER already holds are reused.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from trainer.run.log.reader import read_records
 from trainer.run.log.result_events import Evaluated, Steps
 
 NEW = ("cat", "dog", "ship")
-"""Learned from few images; the backbone has never seen one of them."""
+"""Classes that the backbone was not trained on."""
 
 
 def main() -> int:
@@ -80,7 +80,7 @@ def _other_classes(cifar: Path) -> tuple[str, ...]:
 
 
 def _linked(cifar: Path, folder: Path, classes: tuple[str, ...], number: int | None) -> Path:
-    """A folder of links to the first images of some classes; all test images."""
+    """Fill a folder with links to the first `number` training images and all test images of each class."""
     for split, limit in (("train", number), ("test", None)):
         for name in classes:
             target = folder / split / name
@@ -95,14 +95,14 @@ def _linked(cifar: Path, folder: Path, classes: tuple[str, ...], number: int | N
 def _train(config: str, name: str, runs: Path, overrides: list[str]) -> None:
     command = [sys.executable, "-m", "trainer", config, "--runs-dir", str(runs), "--name", name, *overrides]
     begun = time.monotonic()
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"{' '.join(command)}\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    process = subprocess.run(command, capture_output=True, text=True)
+    if process.returncode:
+        sys.exit(f"{' '.join(command)}\n{process.stdout[-2000:]}{process.stderr[-2000:]}")
     print(re.sub(r"\s+", " ", f"{name}: {time.monotonic() - begun:.0f} s"), file=sys.stderr)
 
 
 def _result(run: RunDir) -> tuple[float, float, int]:
-    """Test accuracy of the weights that val chose, seconds of steps, and steps."""
+    """Test accuracy of the weights that are best on val, seconds of steps, and steps."""
     events = [record.event for record in read_records(run.events)]
     tested = [event for event in events if isinstance(event, Evaluated) and event.split == "test"]
     steps = [event for event in events if isinstance(event, Steps)]

@@ -1,10 +1,10 @@
-"""What one CUDA GPU reaches: throughput with and without graphs, and the shipped CIFAR-10 recipes to their end.
+"""Results of one CUDA GPU: throughput with and without graphs, and complete runs of the shipped CIFAR-10 recipes.
 
     python -m benchmarks.gpu CIFAR10 [--skip-accurate]
 
 CIFAR10 is the folder that holds `cifar-10-batches-py`, or CIFAR-10 as an image folder (`train/<class>/*.png`, `test/...`). Prints
-the table of benchmarks/RESULTS.md in less than ten minutes on a large GPU. Step time is that of the training steps, from the
-run's own log; evaluations are listed beside it, and what is left of the whole (start, saves) apart.
+the table of benchmarks/RESULTS.md in less than ten minutes on a large GPU. Times of steps and evaluations are from the run's log;
+the rest of the run's time (start, saves) is printed separately.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cifar", type=Path)
-    parser.add_argument("--skip-accurate", action="store_true", help="leave the 200 epochs of cifar-accurate out")
+    parser.add_argument("--skip-accurate", action="store_true", help="skip the 200 epochs of cifar-accurate")
     arguments = parser.parse_args()
     device = choose_device("cuda")
     print(f"{describe_device(device)['name']}, torch {software_versions()['torch']}")

@@ -1,9 +1,9 @@
-"""How long a run takes to look at a folder of image files and to decode it into memory, and how much memory that takes.
+"""Time and memory that a run needs to check a folder of image files and to decode it into memory.
 
     python -m benchmarks.image_folder FOLDER [--size 32] [--again]
 
-FOLDER is laid out for training. The look is made anew (its findings are kept in a folder of their own), unless `--again` makes it
-twice, which shows what a second start costs. Progress is counted, since a long look without a sign of life looks like a hang.
+FOLDER is laid out for training. The program's own cache of checked folders is not used; with `--again` the folder is checked
+before the measurement, as at a second start. The longest time without progress is printed, since it looks like a hang.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--size", type=int, default=32)
-    parser.add_argument("--again", action="store_true", help="look twice, as at a second start")
+    parser.add_argument("--again", action="store_true", help="measure a second start")
     arguments = parser.parse_args()
-    torch.zeros(1)  # what PyTorch itself takes is not counted
+    torch.zeros(1)  # memory of PyTorch itself is not counted
     with tempfile.TemporaryDirectory() as caches:
         os.environ["XDG_CACHE_HOME"] = caches
         if arguments.again:
@@ -61,7 +61,7 @@ def main() -> int:
 
 
 class _Peak:
-    """The most that this process's memory has grown by."""
+    """Largest growth of this process's memory."""
 
     def __init__(self) -> None:
         self._process = psutil.Process()
@@ -71,7 +71,7 @@ class _Peak:
         self._thread.start()
 
     def stop(self) -> int:
-        """Bytes."""
+        """End the measurement; the growth in bytes."""
         self._stopped.set()
         self._thread.join()
         return max(self._most, self._process.memory_info().rss) - self._before

@@ -1,11 +1,9 @@
-"""What looking costs training, in images a second of alternating slices.
-
-A run that is detached, and one that is looked at from a second process, are held against one that was never looked at.
+"""Images per second of a detached run and of one with an attached viewer, compared with a headless run in alternating slices.
 
     python -m benchmarks.looking [--of detached attached] [--pairs 4] [--blocks 2] [--seconds 4]
 
-`benchmarks.dashboard` has the ratio of a run with its own dashboard, `benchmarks.stalled_terminal` that of a terminal that nobody
-reads. Nothing else should run on the machine. The exit code is 1 when a ratio is below the limit.
+`benchmarks.dashboard` has the ratio of a run with its own dashboard, `benchmarks.stalled_terminal` that of a terminal that is not
+read. Nothing else should run on the machine. Exits with 1 when a ratio is below the limit.
 """
 
 from __future__ import annotations
@@ -41,23 +39,23 @@ def main() -> int:
     arguments = parser.parse_args()
     met = True
     for name in arguments.of:
-        looked_at = functools.partial(detached, attach=name == "attached")
-        found = compare(looked_at, functools.partial(training, "--headless"), Plan.from_arguments(arguments))
-        met &= found.ratio >= LEAST_RATIO
-        print(f"img/s {name} / never looked at: {found}   limit {LEAST_RATIO}", flush=True)
+        contender = functools.partial(detached, attach=name == "attached")
+        comparison = compare(contender, functools.partial(training, "--headless"), Plan.from_arguments(arguments))
+        met &= comparison.ratio >= LEAST_RATIO
+        print(f"img/s {name} / never looked at: {comparison}   limit {LEAST_RATIO}", flush=True)
     return 0 if met else 1
 
 
 @contextmanager
 def detached(*, attach: bool) -> Iterator[Contender]:
-    """A run in the background, with or without a screen of another process in front of it."""
+    """A run in the background, with or without a viewer in another process."""
     with tempfile.TemporaryDirectory() as folder:
         program = [sys.executable, "-m", "tui.cli"]
         run_dir = RunDir(Path(folder) / "digits")
         settings = [*ENDLESS_DIGITS, "run.convolution=products", "--runs-dir", folder]
         subprocess.run([*program, *settings, "--detach"], check=True, stdout=subprocess.DEVNULL)
         trainer = psutil.Process(int((read_owner(run_dir) or {})["pid"]))
-        # Without a screen there is nothing to read: a terminal in which nothing happens stands in for it.
+        # A contender needs a terminal, also without a viewer.
         screen = [*program, "attach", "digits", "--runs-dir", folder] if attach else ["sleep", "86400"]
         try:
             with PseudoTerminal(screen) as terminal:

@@ -2,8 +2,8 @@
 
     python -m benchmarks.mutated_logs [--logs 2000] [--seed 0]
 
-Prints every exception once with the first log that raises it, and how many logs had lines that were left out. Exits 1 where one
-was raised, or a run is missing from the list.
+Prints every exception once with the first log that raises it, and how many logs had unreadable lines. Exits with 1 when one was
+raised or a run is missing from the list.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ def main() -> int:
             run = write(Path(folder) / f"odd-{seed}", mutated(seed))
             try:
                 left_out += read_everywhere(run) > 0
-            except Exception as error:  # noqa: BLE001 - what this script looks for
+            except Exception as error:  # noqa: BLE001 - any exception is a finding
                 place = traceback.extract_tb(error.__traceback__)[-1]
-                what = f"{type(error).__name__} at {Path(place.filename).name}:{place.lineno}: {error}"
-                if not raised[what]:
-                    print(f"log {seed}: {what}")
-                raised[what] += 1
+                message = f"{type(error).__name__} at {Path(place.filename).name}:{place.lineno}: {error}"
+                if not raised[message]:
+                    print(f"log {seed}: {message}")
+                raised[message] += 1
         listed = io.StringIO()
         with contextlib.redirect_stdout(listed):
             print_runs(Path(folder))

@@ -1,8 +1,8 @@
-"""How long it takes from a folder of pictures to a checked ONNX file: `init`, a run, `export`, `predict`, as a user types them.
+"""Time from a folder of images to a checked ONNX file: `init`, a run, `export` and `predict` from the command line.
 
-    python -m benchmarks.own_images FOLDER [--init-from WHAT] [KEY=VALUE ...]
+    python -m benchmarks.own_images FOLDER [--init-from WEIGHTS] [KEY=VALUE ...]
 
-FOLDER holds class folders. Everything is written into a temporary folder.
+FOLDER holds class folders. Everything is written to a temporary folder.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ def main() -> int:
         total = 0.0
         for name, command in commands.items():
             begun = time.monotonic()
-            done = subprocess.run(
+            process = subprocess.run(
                 [sys.executable, "-c", _PROGRAM, *command], cwd=scratch, capture_output=True, text=True
             )
             seconds = time.monotonic() - begun
             total += seconds
             print(f"{name:8} {seconds:6.1f} s", flush=True)
-            # A picture that cannot be read makes `predict` say so with 1.
-            if done.returncode and not (name == "predict" and done.stdout):
-                sys.exit(f"{done.stdout[-2000:]}{done.stderr[-2000:]}")
+            # `predict` exits with 1 when an image cannot be read.
+            if process.returncode and not (name == "predict" and process.stdout):
+                sys.exit(f"{process.stdout[-2000:]}{process.stderr[-2000:]}")
             if name == "export":
-                print("         " + "\n         ".join(done.stdout.splitlines()[-2:]))
+                print("         " + "\n         ".join(process.stdout.splitlines()[-2:]))
         print(f"{'in all':8} {total:6.1f} s")
     return 0
 

@@ -1,10 +1,10 @@
-"""Random bytes, keys, pastes, answers of terminals and resizes against the program, for as long as wanted.
+"""Random bytes, keys, pastes, terminal responses and resizes sent to the program in a pseudo-terminal.
 
     python -m benchmarks.random_input [--minutes 10] [--seed 0]
 
-Two programs take turns, each in a pseudo-terminal: `show` of a finished run, to which only what nobody has pressed is sent and
-whose screen must stay as it is; and `show`, `runs`, the start screen and a run that trains, to which anything is sent and which
-may be left by it, but must not fail. Prints what went wrong, with the seed of its round; the exit code is 1 when anything did.
+Rounds of two kinds alternate: `show` of a finished run receives only input without key presses, and its screen must not change;
+`show`, `runs`, the start screen or a run that trains receives anything, and may end but not fail. Prints every failure with the
+seed of its round; exits with 1 when there is one.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def main() -> int:
 
 
 def _round(runs: Path, seed: int) -> list[str]:
-    """One program, from its first frame on."""
+    """The failures of one program."""
     draw = random.Random(seed)
     folder = ["--runs-dir", str(runs)]
     commands = [

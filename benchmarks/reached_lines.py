@@ -1,6 +1,6 @@
-"""Which tests reach which lines: a pytest plugin that finds out, one that runs chosen tests in a given order, and the map.
+"""The map from lines to the tests that reach them: a pytest plugin that records it, and one that runs chosen tests in order.
 
-Needs `coverage`. The child processes of a test are measured too, unless they are killed.
+Needs `coverage`. Child processes of tests are measured, too, unless they are killed.
 """
 
 from __future__ import annotations
@@ -16,34 +16,29 @@ import pytest
 from coverage import Coverage, CoverageData
 
 RECORD = "PLANTED_RECORD"
-"""Environment variable: the folder that a recording is written to."""
+"""Environment variable with the folder of a recording."""
 
 CHOSEN = "PLANTED_CHOSEN"
-"""Environment variable: a JSON file with the tests to be run in order, and the seconds that each may take."""
+"""Environment variable with the path of a JSON file: the tests to run, in order, and the seconds that each may take."""
 
 
 @dataclass
 class _Test:
-    """Of one test.
-
-    Attributes:
-        seconds: Time that it takes, with setup and teardown.
-        shared: Names of fixtures that it shares with others, with spaces between; empty where it has none.
-    """
+    """Seconds of a test with setup and teardown, and the fixtures that it shares with others, separated by spaces."""
 
     seconds: float
     shared: str
 
 
 class _Recorder:
-    """Notes for each line the tests that reach it, and for each test how long it takes and which fixtures it shares."""
+    """Records the tests that reach each line, and the duration and shared fixtures of each test."""
 
     def __init__(self, folder: Path) -> None:
-        """Measure from now on: modules are imported while tests are collected."""
+        """Start at once, since collecting the tests imports modules."""
         packages = [str(Path(name).resolve()) for name in ("trainer", "tui")]
         self.coverage = Coverage(data_file=str(folder / "coverage"), source=packages, config_file=False)
         self.coverage.set_option("run:parallel", True)
-        self.coverage.set_option("run:patch", ["_exit"])  # children that end so keep what they measured
+        self.coverage.set_option("run:patch", ["_exit"])  # saves the data of children that end with `os._exit`
         self.path = folder / f"tests-{os.getpid()}-{time.time_ns()}.json"
         self.tests: dict[str, _Test] = {}
         self.coverage.start()
@@ -55,13 +50,13 @@ class _Recorder:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
-        """What shared fixtures do counts for all tests that use them."""
+        """Attribute lines that shared fixtures reach to all tests that use them."""
         self.tests[item.nodeid] = _Test(0.0, _shared_fixtures(item))
         self._begin(self.tests[item.nodeid].shared or item.nodeid)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_call(self, item: pytest.Item) -> None:
-        """What a test itself does counts for it alone."""
+        """Attribute lines to the test alone."""
         self._begin(item.nodeid)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -70,7 +65,7 @@ class _Recorder:
             self.tests[report.nodeid].seconds += report.duration
 
     def pytest_sessionfinish(self) -> None:
-        """Write what was found."""
+        """Write the recording."""
         os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
         self.coverage.stop()
         self.coverage.save()
@@ -78,14 +73,14 @@ class _Recorder:
 
 
 def _shared_fixtures(item: pytest.Item) -> str:
-    """The tests' own fixtures that live longer than one test."""
+    """The fixtures of this project that live longer than one test."""
     fixtures = getattr(item, "_fixtureinfo").name2fixturedefs.values()  # noqa: B009 - no public name
     own = [defined[-1] for defined in fixtures if defined[-1].scope != "function" and defined[-1].baseid]
     return " ".join(sorted(f"{fixture.baseid}::{fixture.argname}" for fixture in own))
 
 
 class _Chooser:
-    """Runs chosen tests, the first one first, and logs when each begins and which fail."""
+    """Runs chosen tests in order, and logs the start of each and which fail."""
 
     def __init__(self, chosen: Path) -> None:
         self.limits: dict[str, float] = json.loads(chosen.read_text())
@@ -93,9 +88,9 @@ class _Chooser:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Leave out all others."""
-        found = {item.nodeid: item for item in items}
-        items[:] = [found[name] for name in self.limits if name in found]
+        """Drop all other tests, and set the limits."""
+        collected = {item.nodeid: item for item in items}
+        items[:] = [collected[name] for name in self.limits if name in collected]
         for item in items:
             item.add_marker(pytest.mark.timeout(self.limits[item.nodeid]), append=False)
 
@@ -104,23 +99,23 @@ class _Chooser:
         self._note("begin", nodeid)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Log that a test failed, and whether it took too long."""
+        """Log a failed test, and whether it timed out."""
         if report.failed:
             late = "from pytest-timeout" in report.longreprtext
             self._note("timed out" if late else "noticed", report.nodeid)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """Log that a file of tests cannot be imported."""
+        """Log a test file that cannot be imported."""
         if report.failed:
             self._note("noticed", report.nodeid)
 
-    def _note(self, what: str, nodeid: str) -> None:
-        self.log.write(json.dumps([what, nodeid, time.time()]) + "\n")
+    def _note(self, kind: str, nodeid: str) -> None:
+        self.log.write(json.dumps([kind, nodeid, time.time()]) + "\n")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
-    """Record or choose; before the tests' own fixtures import anything."""
+    """Register the plugin that the environment asks for, before any conftest imports modules."""
     if folder := os.environ.get(RECORD):
         early_config.pluginmanager.register(_Recorder(Path(folder)))
     if chosen := os.environ.get(CHOSEN):
@@ -128,10 +123,10 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
 
 
 class ReachedLines:
-    """A recording, read back."""
+    """A recording as a map from lines to tests."""
 
     def __init__(self, folder: Path) -> None:
-        """Read what a run of the tests with `RECORD` has left."""
+        """Read the recording in a folder."""
         self.tests = {
             name: _Test(*values)
             for path in folder.glob("tests-*.json")
@@ -146,17 +141,12 @@ class ReachedLines:
         self._data.read()
 
     def tests_of(self, path: Path, lines: range) -> list[str]:
-        """Tests that reach one of some lines, cheap ones first, those that share a fixture together.
-
-        Args:
-            path: Path of the file when it was recorded.
-            lines: Line numbers.
-        """
+        """Tests that reach one of the lines, cheap ones first; tests with the same shared fixtures stay together."""
         by_line = self._data.contexts_by_lineno(str(path))
         contexts = {context for line in lines for context in by_line.get(line, ())}
         fixtures = set(" ".join(contexts - self.tests.keys()).split())
         chosen = [name for name, test in self.tests.items() if name in contexts or fixtures & set(test.shared.split())]
-        if "" in contexts:  # while modules are imported
+        if "" in contexts:  # reached while modules are imported
             chosen += [name for name in self.tests if Path(name.partition("::")[0]).stem == f"test_{path.stem}"]
         return list(_cheap_first(dict.fromkeys(chosen), self.tests))
 

@@ -1,10 +1,10 @@
-"""What recording a step costs the training thread, and what a long run takes in `r18-tui show`: seconds, memory, disk.
+"""Cost of recording a step in the training thread; time, memory and disk of a long run in `r18-tui show`.
 
     python -m benchmarks.recording [--steps 1000000]
 
-The first figures are of everything that the thread does for its log: the slot of a step's metrics, and a window of steps read,
-folded into an event and published, with so many steps in a window as 0.4 s have. The second are of logs that are made here, with
-a hundred steps a line and with one; the screen is there when it shows the last step.
+First, everything that the thread does for its log, by the number of steps in a window (0.4 s): filling a slot of the metrics,
+collecting a window and publishing its event. Then generated logs with a hundred steps and with one step per line, until the
+screen shows the last step.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def main() -> int:
 
 
 def record(window: int) -> float:
-    """Seconds of the training thread for each recorded step, with so many steps in a window."""
+    """Seconds of the training thread for each recorded step, with `window` steps in a window."""
     with tempfile.TemporaryDirectory() as folder:
         log = EventLog(Path(folder) / "events.jsonl")
         metrics = StepMetrics(torch.device("cpu"))
@@ -62,7 +62,7 @@ def record(window: int) -> float:
                 metrics.start_copy(0.1)
                 collected = metrics.collect(wait=True)
                 assert collected is not None
-                # The budget comes every five seconds, which are a dozen windows.
+                # The time budget is logged every five seconds, which is every twelfth window.
                 log.publish(steps_event(collected, {} if step // window % 12 else budget))
         seconds = time.perf_counter() - began
         log.close()

@@ -1,9 +1,9 @@
-"""The trainer's steps over many random configurations, held against the plain reference in `tests/reference`.
+"""Compares the trainer's steps in many random configurations with the plain reference in `tests/reference`.
 
     python -m benchmarks.reference [--examples 3000] [--seed 0] [--convolution native|products]
 
-Prints every configuration that is further away than the tolerance, and the largest deviations. Exits 1 where there was one.
-A configuration whose result rounding alone decides (a ReLU with an input near 0) is counted and not judged.
+Prints every configuration outside of the tolerance, and the largest deviations. Exits with 1 when there is one. Configurations
+whose result depends on rounding (a ReLU with an input near 0) are only counted.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main() -> int:
     parser.add_argument("--convolution", choices=TOLERANCE, default="native")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    modules._WINOGRAD_CHANNELS = WIDTH  # so few channels that Winograd's products are taken, where products are
+    modules._WINOGRAD_CHANNELS = WIDTH  # Winograd's products already with the reference's few channels
     largest: dict[str, float] = {}
     undecided = faulty = 0
     for seed in tqdm(range(given.seed, given.seed + given.examples), unit="configuration"):
@@ -47,7 +47,7 @@ def main() -> int:
             of_weights = comparison.muon and name in ("change", "average")
             largest[name] = max(largest.get(name, 0.0), value / (MUON if of_weights else 1.0) / comparison.steps**2)
     print(f"{given.examples:,} configurations: {undecided:,} not judged, {faulty:,} outside of the tolerance")
-    print("largest relative deviations a step (Muon's over its enlargement of rounding):")
+    print("largest relative deviations per step (Muon's divided by its amplification of rounding):")
     for name, value in largest.items():
         print(f"  {name:12s} {value:.1e}")
     return 1 if faulty else 0

@@ -1,9 +1,9 @@
-"""What the list of runs costs in a folder of thousands: seconds until it is there, processor at rest, keys.
+"""Cost of the list of runs in a folder of thousands: seconds until it is complete, CPU at rest, response times of keys.
 
     python -m benchmarks.runs_list [--runs 1000 2000] [--seconds 10]
 
-The runs are made here: ended, of ten epochs, with evaluations and readings. Prints seconds from the command to the first
-screenful and to the whole list, the share of a core at rest, milliseconds from a key to its answer, and how long `q` takes,
+The runs are generated: finished, of ten epochs, with evaluations and readings. Prints seconds from the command to the first
+screenful and to the whole list, the share of a core at rest, milliseconds from a key to its response, and the duration of `q`
 while the folder is read and at rest. In a pseudo-terminal of 120x40.
 """
 
@@ -32,8 +32,8 @@ _KEYS = 20
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, nargs="+", default=[1000, 2000], help="how many there are")
-    parser.add_argument("--seconds", type=float, default=10.0, help="for which the list is watched at rest")
+    parser.add_argument("--runs", type=int, nargs="+", default=[1000, 2000], help="number of runs")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of the measurement at rest")
     given = parser.parse_args()
     for count in given.runs:
         with tempfile.TemporaryDirectory() as folder:
@@ -43,7 +43,7 @@ def main() -> int:
 
 
 def make_runs(folder: Path, count: int) -> None:
-    """Make ended runs, begun an hour apart."""
+    """Make finished runs that started an hour apart."""
     events = list(history(_STEPS, _LINE))
     now = time.time()
     for index in range(count):
@@ -66,7 +66,7 @@ def _measured(folder: str, count: int, seconds: float) -> str:
     with PseudoTerminal(command) as terminal:
         first = terminal.wait_for(r"( +run-\d+ +finished[^\n]*\n){15}", 60)
         whole = terminal.wait_for(f"{count}, 0 in training", 120)
-        terminal.drain(8)  # what a rest begins with
+        terminal.drain(8)  # output before the list is at rest
         process = psutil.Process(terminal.pid)
         before, begun = process.cpu_times(), time.perf_counter()
         terminal.drain(seconds)
@@ -83,17 +83,17 @@ def _measured(folder: str, count: int, seconds: float) -> str:
         terminal.send("q")
         terminal.wait_exit(60)
         late = time.perf_counter() - begun
-    told = ", ".join(
+    times_of_keys = ", ".join(
         f"{name} {statistics.median(waits):.0f} ms (at most {max(waits):.0f})" for name, waits in keys.items()
     )
     return (
-        f"first screenful {first:.2f} s, all {whole:.2f} s, at rest {100 * share:.2f} % of a core; {told}; "
+        f"first screenful {first:.2f} s, all {whole:.2f} s, at rest {100 * share:.2f} % of a core; {times_of_keys}; "
         f"q {early:.2f} s while it is read, {late:.2f} s at rest"
     )
 
 
 def _waits(terminal: PseudoTerminal, key: str, count: int = _KEYS) -> list[float]:
-    """Milliseconds until the answer to a key, some times over, at moments that nothing else goes by."""
+    """Milliseconds until the response to a key, at random times."""
     draw = random.Random(0)
     waits = []
     for _ in range(count):

@@ -1,11 +1,11 @@
-"""Two training programs compared in alternating slices of a few seconds.
+"""Compares two training programs in alternating slices of a few seconds.
 
-Both train at once, and one of them is stopped (SIGSTOP) while the other runs, in the orders A B B A and B A A B by turns. So
-both meet the same moods of a shared machine, which from minute to minute differ by more than what is measured here. A stopped
-step goes on where it was, so no work is lost at the edge of a slice.
+One is stopped (SIGSTOP) while the other runs, in the orders A B B A and B A A B by turns, since the speed of a shared machine
+varies from minute to minute by more than the measured differences. A stopped step continues later, so no work is lost between
+slices.
 
-Two processes of the very same program differ by some 2 % for as long as they live (where their memory lies, presumably), so
-both are started anew several times, and the error is that of the ratios of these pairs.
+Two processes of the same program differ by some 2 % for their whole life (probably by the placement of their memory), so both are
+restarted several times, and the standard error is that of the ratios of these pairs.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ _START_S = 180.0
 
 @dataclass(frozen=True)
 class Comparison:
-    """Images a second of two programs, a pair of rates for each pair of processes; two or more."""
+    """Images per second of two programs, for two or more pairs of processes."""
 
     rates: list[tuple[float, float]]
 
     @property
     def first(self) -> float:
-        """Mean images a second of the first."""
+        """Mean images per second of the first program."""
         return float(statistics.mean(a for a, _ in self.rates))
 
     @property
     def ratio(self) -> float:
-        """Of the first's mean rate to the second's."""
+        """The first program's mean rate divided by the second's."""
         return self.first / float(statistics.mean(b for _, b in self.rates))
 
     @property
     def error(self) -> float:
-        """Standard error of the ratio, from the scatter of the pairs."""
+        """Standard error of the ratio over the pairs."""
         return float(statistics.stdev(a / b for a, b in self.rates)) / math.sqrt(len(self.rates))
 
     def __str__(self) -> str:
@@ -63,13 +63,13 @@ class Comparison:
 
 
 def images_of_log(log: Path) -> Callable[[], int]:
-    """Counts the images of a run by its event log: at each call those of the steps that were logged since the last one."""
+    """A function that returns the images of the steps that a run has logged since the last call."""
     follower = LogReader(log)
     return lambda: sum(record.event.images for record in follower.records() if isinstance(record.event, Steps))
 
 
 def images_of_lines(log: Path) -> Callable[[], int]:
-    """Counts the images of a program that writes a number of images to a line after each step."""
+    """The same for a program that writes the number of images of each step to a line."""
     position = 0
 
     def count() -> int:
@@ -86,7 +86,7 @@ def images_of_lines(log: Path) -> Callable[[], int]:
 
 
 class Contender:
-    """A program with all its processes, and what it has trained."""
+    """A training program with all its processes."""
 
     def __init__(
         self, terminal: PseudoTerminal, new_images: Callable[[], int], *, beside: Sequence[psutil.Process] = ()
@@ -94,9 +94,9 @@ class Contender:
         """Wait until it trains, and stop it.
 
         Args:
-            terminal: In which it runs.
-            new_images: How many images it has trained since the last call.
-            beside: Processes of it that the terminal did not start.
+            terminal: The program's terminal.
+            new_images: Returns the number of images trained since the last call.
+            beside: The program's processes that the terminal did not start.
         """
         self._beside = beside
         self._terminal = terminal
@@ -116,43 +116,33 @@ class Contender:
             process.suspend()
 
     def release(self) -> None:
-        """Let every process go on."""
+        """Resume every process."""
         for process in self._processes:
             process.resume()
 
     def run(self, seconds: float) -> tuple[int, float]:
-        """Go on for some seconds and a little more, up to the end of a group of steps.
-
-        Returns:
-            Images trained, and the seconds they took.
-        """
+        """Run for at least some seconds, until steps are logged; returns the images trained, and the seconds."""
         self.release()
         began = time.perf_counter()
-        self._new_images()  # what had been trained before it was held and is written now belongs to the last slice
+        self._new_images()  # images that are logged only now belong to the previous slice
         images = 0
         while True:
             self._terminal.drain(0.05)
-            came = self._new_images()
-            images += came
+            new = self._new_images()
+            images += new
             spent = time.perf_counter() - began
-            if came and spent >= seconds:
+            if new and spent >= seconds:
                 self.hold()
                 return images, spent
 
 
 Program = Callable[[], AbstractContextManager[Contender]]
-"""Starts a training program, and ends it."""
+"""A context manager that starts a training program, and ends it."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How two programs are compared.
-
-    Attributes:
-        pairs: Of processes, started anew each time; two or more.
-        blocks: Of four slices, for each pair.
-        seconds: In each slice.
-    """
+    """Extent of a comparison: pairs of processes (two or more), blocks of four slices per pair, seconds per slice."""
 
     pairs: int
     blocks: int
@@ -160,22 +150,22 @@ class Plan:
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser, *, pairs: int, blocks: int, seconds: float) -> None:
-        """The options of `from_arguments`, with their defaults."""
-        parser.add_argument("--pairs", type=_from(2), default=pairs, help="of processes, with and without")
+        """Add the options that `from_arguments` reads."""
+        parser.add_argument("--pairs", type=_from(2), default=pairs, help="of processes")
         parser.add_argument("--blocks", type=_from(1), default=blocks, help="of four alternating slices, for each pair")
         parser.add_argument("--seconds", type=float, default=seconds, help="of training in each slice")
 
     @classmethod
     def from_arguments(cls, arguments: argparse.Namespace) -> Plan:
-        """What the command line asks for."""
+        """Read the command line."""
         return cls(arguments.pairs, arguments.blocks, arguments.seconds)
 
 
 def compare(first: Program, second: Program, plan: Plan) -> Comparison:
-    """Let two programs train by turns."""
+    """Run two programs in alternating slices."""
     rates = []
     for pair in range(plan.pairs):
-        # By turns, since what a process finds free in memory may depend on which was there first.
+        # The order alternates, since a process's free memory may depend on which started first.
         if pair % 2 == 0:
             with first() as a, second() as b:
                 rates.append(_alternate(a, b, plan))
@@ -186,7 +176,7 @@ def compare(first: Program, second: Program, plan: Plan) -> Comparison:
 
 
 def _alternate(first: Contender, second: Contender, plan: Plan) -> tuple[float, float]:
-    """Images a second of two programs that are held, over all blocks."""
+    """Images per second of two stopped programs, over all blocks."""
     for contender in (first, second):
         contender.run(_SETTLE_S)  # settles allocator and caches
     sums = {first: [0.0, 0.0], second: [0.0, 0.0]}

@@ -1,10 +1,10 @@
-"""What a terminal that nobody reads costs training, and how soon the dashboard is back when somebody reads again.
+"""Training speed while the terminal is not read, and the time until the dashboard is up to date when it is read again.
 
     python -m benchmarks.stalled_terminal [--blocks 2] [--seconds 60]
 
-One process trains; its terminal is read and not read by turns, in slices of `--seconds`. Prints images a second of every slice,
-by the run's own log, their ratio with its standard error from the blocks, and the seconds until the screen shows the present
-step again. The exit code is 1 when the ratio is below its limit or the screen does not come back.
+The terminal of a run is read and not read by turns, in slices of `--seconds`. Prints images per second of every slice by the
+run's log, the ratio with its standard error over the blocks, and the seconds until the screen shows the current step again. Exits
+with 1 when the ratio is below its limit or the screen does not recover.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def main() -> int:
         ratios, comebacks = [], []
         for _ in range(arguments.blocks):
             rates = [_rate(terminal, follower, arguments.seconds, read=True)]
-            terminal.pump(1.0)  # draws what that slice read, which would be timed with the screen's return
+            terminal.pump(1.0)  # emulates the output of this slice, which would otherwise be timed below
             rates += [_rate(terminal, follower, arguments.seconds, read=False) for _ in range(2)]
             comebacks.append(_seconds_to_come_back(terminal, log))
             rates.append(_rate(terminal, follower, arguments.seconds, read=True))
@@ -52,9 +52,9 @@ def main() -> int:
 
 
 def _rate(terminal: PseudoTerminal, follower: LogReader, seconds: float, *, read: bool) -> float:
-    """Images a second of a slice."""
+    """Images per second of a slice."""
     for _ in follower.records():
-        continue  # of the slice before
+        continue  # skips records of the previous slice
     if read:
         terminal.drain(seconds)
     else:
@@ -64,7 +64,7 @@ def _rate(terminal: PseudoTerminal, follower: LogReader, seconds: float, *, read
 
 
 def _seconds_to_come_back(terminal: PseudoTerminal, log: Path) -> float:
-    """Seconds until the screen shows a step that was not taken yet when somebody began to read again."""
+    """Seconds until the screen shows a step newer than the newest at the time of the call."""
     step = max(
         event.first_step + len(event.loss)
         for event in (record.event for record in LogReader(log).records())

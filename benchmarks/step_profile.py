@@ -1,10 +1,10 @@
-"""Where a training step's time goes on a CPU: milliseconds by kind of work, from PyTorch's own profiler.
+"""Time of a training step on a CPU by kind of work, from PyTorch's profiler.
 
     python -m benchmarks.step_profile [CONFIG] [--steps 20]
 
-Matrix products are those of convolutions (`trainer/conv/`), the classifier's, and with Muon the optimizer's. Pixels are random,
-and batches at most 128, as in `r18-tui bench`. The profiler makes a step some per cent longer; the median of steps without it
-stands beside the table. Nothing else should run on the machine.
+Matrix products are those of convolutions (`trainer/model/conv/`), of the classifier, and with Muon of the optimizer. Pixels are
+random, and batches have at most 128 images, as in `r18-tui bench`. The profiler makes a step some per cent longer, so the median
+without it is printed, too. Nothing else should run on the machine.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ KINDS = {
     "rectifiers and sums": ("aten::threshold_backward", "aten::clamp_min", "aten::relu", "aten::add"),
     "norm of the gradients": ("aten::linalg_vector_norm",),
 }
-"""What the names of operations of a kind begin with; all others are the rest."""
+"""Prefixes of the names of operations, by kind of work."""
 
 
 def main() -> int:
@@ -58,13 +58,13 @@ def main() -> int:
     whole = ms.total()
     print(f"{arguments.config}: {describe(bench.train_step.numerics)}, {len(bench.batch)} images a step, "
           f"{statistics.median(plain) * 1e3:.1f} ms, {whole:.1f} with the profiler")  # fmt: skip
-    for name, taken in ms.most_common():
-        print(f"{name:<28} {taken:6.1f} ms  {taken / whole:6.1%}")
+    for name, duration in ms.most_common():
+        print(f"{name:<28} {duration:6.1f} ms  {duration / whole:6.1%}")
     return 0
 
 
 def kind_of(operation: str) -> str:
-    """The kind of work of an operation of the profiler."""
+    """The kind of work of a profiled operation."""
     return next((kind for kind, beginnings in KINDS.items() if operation.startswith(beginnings)), "the rest")
 
 

@@ -1,10 +1,10 @@
-"""Training images a second, end to end on real images, against what a user would otherwise run, in alternating slices.
+"""Training images per second, end to end on real images, compared with `benchmarks.baselines` in alternating slices.
 
     python -m benchmarks.throughput CIFAR10_FOLDER [--against tutorial lightning-fp32 lightning-bf16] [--pairs 4] [--blocks 2]
 
-CIFAR10_FOLDER holds CIFAR-10 as `train/<class>/*.png` and `test/<class>/*.png`. The program trains with its dashboard on the
-screen and chooses precision and memory format by itself. All have the same network (max-pool stem), batch size and augmentation
-(flip, shift by 4). Lightning comes with the extra `benchmark`. Nothing else should run on the machine.
+CIFAR10_FOLDER holds CIFAR-10 as `train/<class>/*.png` and `test/<class>/*.png`. The program trains with its dashboard and chooses
+precision and memory format itself. All have the same network (max-pool stem), batch size and augmentation (flip, shift by 4).
+Lightning comes with the extra `benchmark`. Nothing else should run on the machine.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ BASELINES = {
 }
 
 _TRAIN_GFLOP = 0.838
-"""Of an image of 32x32 with the max-pool stem: two for each multiply-add; forward, and twice that backward but for the stem."""
+"""Per image of 32x32 with the max-pool stem, two FLOP per multiply-add: forward, and twice that backward except for the stem."""
 
 
 def main() -> None:
@@ -47,10 +47,10 @@ def main() -> None:
     print("matrix peak: " + ", ".join(f"{peak:.0f} GFLOP/s in {dtype}" for dtype, peak in peaks.items()), flush=True)
     for name in arguments.against:
         baseline = functools.partial(_baseline, BASELINES[name], cifar, batch, arguments.workers)
-        found = compare(functools.partial(_ours, cifar, batch), baseline, Plan.from_arguments(arguments))
-        used = found.first * _TRAIN_GFLOP
-        shares = ", ".join(f"{used / peak:.0%} of {dtype}" for dtype, peak in peaks.items())
-        print(f"r18-tui / {name}: {found}; ours {used:.0f} GFLOP/s: {shares}", flush=True)
+        comparison = compare(functools.partial(_ours, cifar, batch), baseline, Plan.from_arguments(arguments))
+        achieved = comparison.first * _TRAIN_GFLOP
+        shares = ", ".join(f"{achieved / peak:.0%} of {dtype}" for dtype, peak in peaks.items())
+        print(f"r18-tui / {name}: {comparison}; ours {achieved:.0f} GFLOP/s: {shares}", flush=True)
 
 
 @contextmanager

@@ -1,10 +1,9 @@
-"""Print how long recorded runs trained until they first reached an accuracy, and where they ended.
+"""Print the training time of recorded runs until they first reached an accuracy, and their last accuracy.
 
     python -m benchmarks.time_to_accuracy runs/digits runs/digits-2 [--accuracy 0.99]
 
-Accuracies are plain, and so is the one that is looked for. Seconds are those of the training steps as the run's own log has
-them (waiting for data included, evaluations, saves and pauses not), and beside them those on the clock since the first step
-began. Runs that were resumed are refused.
+Accuracies are without flip-TTA. Training time is that of the steps in the run's log (including waiting for data, without
+evaluations, saves and pauses); the time on the clock since the first step is printed, too. Resumed runs are rejected.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ from trainer.run.log.run_events import Resumed
 
 @dataclass(frozen=True)
 class Reached:
-    """An evaluation, and what had been spent until then.
+    """An evaluation, and the time until then.
 
     Attributes:
-        accuracy: Plain.
-        accuracy_tta: With flip-TTA, where it was asked for.
-        training_s: Seconds of training steps.
-        clock_s: Seconds since the first step began.
+        accuracy: Without flip-TTA.
+        accuracy_tta: None when it was not configured.
+        training_s: Of training steps.
+        clock_s: Since the first step began.
     """
 
     epoch: float
@@ -38,15 +37,7 @@ class Reached:
 
 
 def measure(run: RunDir, accuracy: float) -> tuple[Reached | None, Reached | None, float]:
-    """Read a run's log.
-
-    Args:
-        run: With at least one session.
-        accuracy: 0 to 1.
-
-    Returns:
-        The first evaluation of the selection split that reached it, the last one, and mean training images a second.
-    """
+    """The first evaluation of the selection split with `accuracy` (0 to 1), the last one, and mean images per second."""
     training_s = began_s = 0.0
     images = 0
     first = last = None
@@ -65,7 +56,7 @@ def measure(run: RunDir, accuracy: float) -> tuple[Reached | None, Reached | Non
 
 
 def main() -> None:
-    """Print a line a run."""
+    """Print a line per run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--accuracy", type=float, default=0.99)

@@ -1,9 +1,9 @@
-"""What the ways of the CPU's training step are worth or cost, each against the program without it, in alternating slices.
+"""Gain or cost of single features of the CPU's training step, with and without each in alternating slices.
 
     python -m benchmarks.training_speed [--batch-size 64] [--precision fp32] [--way NAME ...] [--beside]
                                         [--pairs 4] [--blocks 3] [--seconds 3]
 
-Nothing else should run on the machine. The data are the digits; the network sees 32x32 images, as with CIFAR-10.
+Nothing else should run on the machine. The data are the digits as 32x32 images, the size of CIFAR-10.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ step.nn.utils.get_total_norm = lambda gradients: torch.zeros(())
 """
     + _TRAIN
 )
-"""The step without a look at whether it is finite."""
+"""Training without the check for non-finite steps."""
 
 
 def main() -> None:
@@ -54,7 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
-    parser.add_argument("--beside", action="store_true", help="beside a process that keeps one core busy")
+    parser.add_argument("--beside", action="store_true", help="with another process that keeps one core busy")
     parser.add_argument("--way", nargs="+", metavar="NAME", help="only these of the printed names")
     Plan.add_arguments(parser, pairs=4, blocks=3, seconds=3.0)
     arguments = parser.parse_args()
@@ -69,14 +69,14 @@ def main() -> None:
         "run.deterministic": ((_TRAIN, [*products, "run.deterministic=true"]), (_TRAIN, products)),
     }
     for name in arguments.way or ways:
-        with_it, without = ways[name]
+        with_feature, without = ways[name]
         with _busy_process() if arguments.beside else nullcontext():
-            found = compare(
-                functools.partial(_training, *with_it),
+            comparison = compare(
+                functools.partial(_training, *with_feature),
                 functools.partial(_training, *without),
                 Plan.from_arguments(arguments),
             )
-        print(f"{name:27} {found}", flush=True)
+        print(f"{name:27} {comparison}", flush=True)
 
 
 @contextmanager

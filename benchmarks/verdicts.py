@@ -1,10 +1,10 @@
-"""What the dashboard says is wrong, held against real runs: nothing of those that are well, the fault of those that have one.
+"""Verdicts of the dashboard about real runs: none about healthy runs, the fault of each faulty one.
 
     python -m benchmarks.verdicts WORK_FOLDER
 
-Small runs on the embedded digits, twenty that are well and differ in seed, rate, schedule, optimizer, augmentation and batch, and
-some that have a fault each. After every line of a run's log the verdicts are looked at as the screen would. What is in
-WORK_FOLDER already is not trained again.
+Small runs on the embedded digits: twenty healthy ones that differ in seed, rate, schedule, optimizer, augmentation and batch,
+and some with one fault each. The verdicts are computed after every line of a run's log, as on the screen. Runs that WORK_FOLDER
+already holds are reused.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _COMMON = (
     "run.precision=fp32", "run.channels_last=true", "run.convolution=native", "checkpoint.every_epoch=false",
 )  # fmt: skip
 
-WELL: dict[str, tuple[str, ...]] = {
+HEALTHY: dict[str, tuple[str, ...]] = {
     **{f"seed {seed}": (f"run.seed={seed}",) for seed in range(5)},
     "low rate": ("optim.lr=0.01",),
     "high rate": ("optim.lr=0.15",),
@@ -56,23 +56,23 @@ WELL: dict[str, tuple[str, ...]] = {
 
 
 def main() -> int:
-    """Train, look, print."""
+    """Train, collect verdicts and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
     work: Path = parser.parse_args().work
     alarms = 0
-    print("| a run that is well | what was said, and at which step |\n|---|---|")
-    for name, settings in WELL.items():
-        said = _said(_trained(work, name, settings))
-        alarms += bool(said)
-        print(f"| {name} | {_shown(said)} |", flush=True)
-    print(f"\nfalse alarms: {alarms} of {len(WELL)} runs\n")
-    print("| fault | expected | what was said, and at which step |\n|---|---|---|")
+    print("| healthy run | verdicts, and at which step |\n|---|---|")
+    for name, settings in HEALTHY.items():
+        found_at = _verdicts_of(_trained(work, name, settings))
+        alarms += bool(found_at)
+        print(f"| {name} | {_shown(found_at)} |", flush=True)
+    print(f"\nfalse alarms: {alarms} of {len(HEALTHY)} runs\n")
+    print("| fault | expected | verdicts, and at which step |\n|---|---|---|")
     missed = 0
     for name, (make, settings, expected) in FAULTY.items():
-        said = _said(_trained(work, name, (*make(work), *settings)))
-        missed += not expected & said.keys()
-        print(f"| {name} | {' or '.join(sorted(expected))} | {_shown(said)} |", flush=True)
+        found_at = _verdicts_of(_trained(work, name, (*make(work), *settings)))
+        missed += not expected & found_at.keys()
+        print(f"| {name} | {' or '.join(sorted(expected))} | {_shown(found_at)} |", flush=True)
     print(f"\nmissed: {missed} of {len(FAULTY)} faults")
     return 0
 
@@ -86,36 +86,30 @@ def _trained(work: Path, name: str, settings: tuple[str, ...]) -> RunDir:
     return run
 
 
-def _said(run: RunDir) -> dict[str, int]:
-    """Kinds of verdicts, and the steps at which each was first said."""
+def _verdicts_of(run: RunDir) -> dict[str, int]:
+    """Kinds of verdicts, and the step at which each first appeared."""
     view = RunView()
-    said: dict[str, int] = {}
+    found_at: dict[str, int] = {}
     for record in read_records(run.events):
         apply(view, record)
         for verdict in verdicts(view):
-            said.setdefault(verdict.kind, view.step)
+            found_at.setdefault(verdict.kind, view.step)
     assert view.step, f"{run.path}: no step was taken"
     if view.failure is not None:
-        said["its failure"] = view.step  # which explains what is wrong, and ends all verdicts
-    return said
+        found_at["its failure"] = view.step  # replaces all verdicts
+    return found_at
 
 
-def _shown(said: dict[str, int]) -> str:
-    return ", ".join(f"{kind} ({step})" for kind, step in said.items()) or "nothing"
+def _shown(found_at: dict[str, int]) -> str:
+    return ", ".join(f"{kind} ({step})" for kind, step in found_at.items()) or "nothing"
 
 
-def _as_it_is(_work: Path) -> tuple[str, ...]:
+def _unchanged(_work: Path) -> tuple[str, ...]:
     return ()
 
 
 def _folder(name: str, change: Callable[[str, int], int], *, side: int = 16) -> Callable[[Path], tuple[str, ...]]:
-    """A folder of the digits, in which a label may be another.
-
-    Args:
-        name: Of the folder.
-        change: Called with split and label, in order; gives the label that the image is filed under.
-        side: Of the files, in pixels.
-    """
+    """A folder of the digits as files of `side` pixels; `change` maps split and label to the class folder of the image."""
 
     def make(work: Path) -> tuple[str, ...]:
         root = work / name
@@ -156,8 +150,8 @@ _DRAW = random.Random(0)
 _SWAPPED = {3: 8, 8: 3}
 
 FAULTY: dict[str, tuple[Callable[[Path], tuple[str, ...]], tuple[str, ...], set[str]]] = {
-    "rate far too high": (_as_it_is, ("optim.lr=30.0", "schedule.warmup=0.0"), {"not finite", "its failure"}),
-    "rate far too low": (_as_it_is, ("optim.lr=1.0e-7",), {"loss stuck"}),
+    "rate far too high": (_unchanged, ("optim.lr=30.0", "schedule.warmup=0.0"), {"not finite", "its failure"}),
+    "rate far too low": (_unchanged, ("optim.lr=1.0e-7",), {"loss stuck"}),
     "labels at random": (_folder("random", lambda _split, _label: _DRAW.randrange(10)), ("optim.lr=0.01",), {"loss stuck"}),
     "two classes swapped in test": (
         _folder("swapped", lambda split, label: _SWAPPED.get(label, label) if split == "test" else label),

@@ -1,12 +1,12 @@
-"""Cost of a viewer, here and with `wandb leet`: bytes on the wire, processor, memory, seconds until it is there, help.
+"""Cost of this program's viewers and of `wandb leet`: bytes sent, CPU, memory, seconds until shown, response time of the help.
 
     python -m benchmarks.viewers [--steps 100000] [--seconds 20] [--rounds 3] [--wandb COMMAND] [--screens FOLDER]
 
-First a run that trains on all cores (the digits), watched by turns with `r18-tui attach`, with `--low-bandwidth`, and with leet,
-which is told of the run by our own sink (`run.sinks`). Then a run that has ended, of the length of `--steps`: seconds until the
-screen is still, and what it costs from then on. In the middle of that one a single step has a loss of 40: a viewer that shows all
-of the run has such a number on its axis. At 120x40 both; processor and memory are those of all processes of a viewer. Without the
-package wandb only our own figures are printed. Nothing else should run on the machine.
+First a run that trains on all cores (the digits) is viewed by turns with `r18-tui attach`, with `--low-bandwidth`, and with leet,
+which reads the files of our wandb sink (`run.sinks`). Then a finished run of `--steps` steps: seconds until the screen is still,
+and the cost from then on. A step in its middle has a loss of 40, which is on the axis of a viewer that shows the whole run.
+Terminals have 120x40 cells; CPU and memory are those of all processes of a viewer. Without the package wandb only our own viewers
+are measured. Nothing else should run on the machine.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ from trainer.run.folder.run_dir import RunDir
 from trainer.trackers.relay import forward
 
 _SPIKE = re.compile(r"\b(4\d|3[5-9])(\.\d+)?\b")
-"""On an axis that reaches a loss of 40."""
+"""A label of an axis that reaches a loss of 40."""
 
 _STILL_S = 1.5
-"""A screen that has not changed for so long is there."""
+"""A screen without changes for this time is complete."""
 _HELP_TIMES = 10
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a viewer took while it was watched.
+    """Cost of a viewer with all its processes.
 
     Attributes:
-        kib_per_s: On the wire.
-        cpu: Of one core, 0 to 1 and more.
-        rss_bytes: Resident, of all its processes.
+        kib_per_s: Sent to the terminal.
+        cpu: In cores.
+        rss_bytes: Resident memory.
     """
 
     kib_per_s: float
@@ -60,13 +60,13 @@ class Cost:
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=100_000, help="of the run that has ended: whole thousands")
-    parser.add_argument("--seconds", type=float, default=20.0, help="that each viewer is watched")
-    parser.add_argument("--rounds", type=int, default=3, help="that all viewers take their turn")
+    parser.add_argument("--steps", type=int, default=100_000, help="of the finished run, in whole thousands")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of measuring each viewer")
+    parser.add_argument("--rounds", type=int, default=3, help="measurements of each viewer")
     parser.add_argument(
         "--wandb", default=shutil.which("wandb", path=str(Path(sys.executable).parent)), help="the command"
     )
-    parser.add_argument("--screens", type=Path, help="where the screens are kept as text")
+    parser.add_argument("--screens", type=Path, help="folder for the screens as text")
     given = parser.parse_args()
     if given.screens:
         given.screens.mkdir(parents=True, exist_ok=True)
@@ -79,7 +79,10 @@ def main() -> int:
 
 def _while_training(runs_dir: Path, given: argparse.Namespace) -> None:
     with _training(runs_dir, sinks=given.wandb is not None) as run:
-        viewers = {"attach": _own("attach", run), "attach --low-bandwidth": _own("attach", run, "--low-bandwidth")}
+        viewers = {
+            "attach": _own_viewer("attach", run),
+            "attach --low-bandwidth": _own_viewer("attach", run, "--low-bandwidth"),
+        }
         if given.wandb:
             viewers["wandb leet"] = [given.wandb, "leet", str(_wandb_folder(run))]
         costs: dict[str, list[Cost]] = {name: [] for name in viewers}
@@ -90,15 +93,15 @@ def _while_training(runs_dir: Path, given: argparse.Namespace) -> None:
                     terminal.bytes_per_s(5)
                     costs[name].append(_cost(terminal, given.seconds))
                     _keep_screen(terminal, given.screens, f"live {name}")
-        for name, found in costs.items():
-            print(f"a run that trains, {name}: {_told(found)}", flush=True)
+        for name, of_viewer in costs.items():
+            print(f"a run that trains, {name}: {_summary(of_viewer)}", flush=True)
 
 
 def _after_the_end(runs_dir: Path, given: argparse.Namespace) -> None:
     log = write_history(runs_dir, given.steps, spike=given.steps // 2)
     run = RunDir(log.parent)
     run.config.write_text(to_yaml(load_config("digits").config))
-    viewers = {"show": _own("show", run)}
+    viewers = {"show": _own_viewer("show", run)}
     if given.wandb:
         forward(run, "wandb", lambda: True)
         viewers["wandb leet"] = [given.wandb, "leet", str(_wandb_folder(run))]
@@ -114,22 +117,22 @@ def _after_the_end(runs_dir: Path, given: argparse.Namespace) -> None:
                 _keep_screen(terminal, given.screens, f"ended {name}")
     with PseudoTerminal(viewers["show"]) as terminal:
         _until_still(terminal)
-        print(_help_told(terminal), flush=True)
-    for name, found in costs.items():
-        there = f"there after {statistics.median(opened[name]):.2f} s, the spike is {'' if spikes[name] else 'not '}on its axis"
-        print(f"a run of {given.steps:,} steps, {name}: {there}; then {_told(found)}", flush=True)
+        print(_help_summary(terminal), flush=True)
+    for name, of_viewer in costs.items():
+        start = f"shown after {statistics.median(opened[name]):.2f} s, the spike is {'' if spikes[name] else 'not '}on its axis"
+        print(f"a run of {given.steps:,} steps, {name}: {start}; then {_summary(of_viewer)}", flush=True)
 
 
-def _own(command: str, run: RunDir, *options: str) -> list[str]:
+def _own_viewer(command: str, run: RunDir, *options: str) -> list[str]:
     return [sys.executable, "-m", "tui.cli", command, str(run.path), *options]
 
 
 @contextmanager
 def _training(runs_dir: Path, *, sinks: bool) -> Iterator[RunDir]:
-    """A run that trains without a screen, and has begun to."""
-    told = ["run.sinks=[wandb]"] if sinks else []
+    """A headless run, from its first checkpoint on."""
+    sink_settings = ["run.sinks=[wandb]"] if sinks else []
     command = [
-        sys.executable, "-m", "trainer", *ENDLESS_DIGITS, "run.convolution=products", "checkpoint.every_s=5", *told,
+        sys.executable, "-m", "trainer", *ENDLESS_DIGITS, "run.convolution=products", "checkpoint.every_s=5", *sink_settings,
         "--runs-dir", str(runs_dir),
     ]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
@@ -180,7 +183,7 @@ def _cpu_s(pid: int) -> float:
 
 
 def _until_still(terminal: PseudoTerminal) -> float:
-    """Seconds from the start to the last change of a screen that then stays as it is."""
+    """Seconds from the start to the last change of the screen."""
     changed = terminal.wait_for(r"[Ll]oss", 120)
     size = len(terminal.raw)
     while time.monotonic() - terminal.started < changed + _STILL_S:
@@ -190,8 +193,8 @@ def _until_still(terminal: PseudoTerminal) -> float:
     return changed
 
 
-def _help_told(terminal: PseudoTerminal) -> str:
-    """How long the help takes to open and to close in a viewer that rests."""
+def _help_summary(terminal: PseudoTerminal) -> str:
+    """Milliseconds until the help of an idle viewer opens and closes."""
     opened, closed = [], []
     for _ in range(_HELP_TIMES):
         time.sleep(1.0)
@@ -200,10 +203,10 @@ def _help_told(terminal: PseudoTerminal) -> str:
         closed.append(terminal.echo("\x1b"))
         terminal.quiet()
     milliseconds = [f"{statistics.median(times):.0f} ms (worst {max(times):.0f})" for times in (opened, closed)]
-    return f"in a viewer that rests the help opens after {milliseconds[0]}, esc closes it after {milliseconds[1]}"
+    return f"in an idle viewer the help opens after {milliseconds[0]}, esc closes it after {milliseconds[1]}"
 
 
-def _told(costs: Sequence[Cost]) -> str:
+def _summary(costs: Sequence[Cost]) -> str:
     wire, cpu = [cost.kib_per_s for cost in costs], [100 * cost.cpu for cost in costs]
     memory = max(cost.rss_bytes for cost in costs) / 1e6
     return (

@@ -4,8 +4,8 @@
 
 Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998,
 https://doi.org/10.24432/C50P49, licence CC BY 4.0. scikit-learn ships its test part: 1,797 images of 8x8 pixels, 0 to 16.
-The split is made here once and for all: in each class every fifth image, in the order of the source, is for testing,
-and the first ones of the classes that fall short are added until 360 are.
+Test images are every fifth image of each class, in the order of the source, and the first training image of the first classes
+until there are 360.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TARGET = Path(__file__).resolve().parent.parent / "trainer" / "data" / "digits.n
 
 
 def test_mask(labels: np.ndarray) -> np.ndarray:
-    """A stratified choice of `NUM_TEST` images, the same at every call."""
+    """A fixed, stratified choice of `NUM_TEST` images."""
     mask = np.zeros(len(labels), dtype=bool)
     for label in range(10):
         mask[np.flatnonzero(labels == label)[4::5]] = True

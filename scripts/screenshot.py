@@ -1,8 +1,6 @@
-"""Draw the README's picture from a real run.
+"""Draw the README's screenshot: the dashboard of a real run at a given step, without a terminal.
 
-    r18-tui digits && python scripts/screenshot.py runs/digits docs/dashboard.svg [--at STEP] [--size 120x40] [--keys 5]
-
-The run's own events up to a step are folded and drawn by the dashboard itself, without a terminal.
+r18-tui digits && python scripts/screenshot.py runs/digits docs/dashboard.svg [--at STEP] [--size 120x40] [--keys 5]
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ from tui.state.ui_settings import UiSettings
 
 
 class Excerpt:
-    """The lines of a log up to a step."""
+    """A source of the lines of a log up to a step."""
 
     def __init__(self, run_dir: RunDir, last_step: int) -> None:
         self.lines: list[bytes] = []
@@ -34,7 +32,7 @@ class Excerpt:
             self.end = record.time
 
     def read(self) -> list[bytes]:
-        """All lines at the first call."""
+        """All lines at the first call, none later."""
         lines, self.lines = self.lines, []
         return lines
 
@@ -42,7 +40,7 @@ class Excerpt:
 async def draw(
     run_dir: RunDir, target: Path, last_step: int, size: tuple[int, int], theme: str, keys: list[str]
 ) -> None:
-    """Write the picture."""
+    """Write the screenshot as SVG."""
     excerpt = Excerpt(run_dir, last_step)
     port = RunPort(run_dir=run_dir, source=excerpt, control=CommandQueue())
     ui = UiSettings(theme=theme, redraw_hz=10.0)
@@ -62,7 +60,9 @@ def main() -> None:
     parser.add_argument("--at", type=int, default=10**9, help="last step to show")
     parser.add_argument("--size", default="120x40")
     parser.add_argument("--theme", default="dark")
-    parser.add_argument("--keys", nargs="*", default=[], help="pressed before: 5 for the page of the classes, say")
+    parser.add_argument(
+        "--keys", nargs="*", default=[], help="keys to press first, for example 5 for the page of classes"
+    )
     arguments = parser.parse_args()
     columns, rows = (int(part) for part in arguments.size.split("x"))
     asyncio.run(

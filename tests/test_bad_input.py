@@ -120,7 +120,7 @@ def test_a_refusal_before_the_first_step_leaves_no_run_behind(
 ) -> None:
     (tmp_path / "runs" / "digits").mkdir(parents=True)
     assert run("digits", "data.kind=imagefolder", "data.root=nowhere")[0] == 2
-    assert run("digits", "model.init_from=nobody", "run.device=cpu")[0] == 2
+    assert run("digits", "model.init_from=missing", "run.device=cpu")[0] == 2
     with monkeypatch.context() as patched:
         patched.setenv("R18_TUI_HOOK", "no-such-command")
         assert run("digits")[0] == 2

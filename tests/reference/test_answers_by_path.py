@@ -124,7 +124,7 @@ def test_files_of_a_layout_are_sorted_and_have_the_class_of_their_folder(tmp_pat
 
 
 def test_corrupted_images_keep_their_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of twelve images of different classes one is broken; six are used, including the first and the last."""
+    """One of twelve images of different classes is broken; six are used, including the first and the last."""
     paths = write_images(tmp_path, 12, broken=[2])
     answers = np.zeros(64, dtype=np.int64)
     answers[[3, 7, 9]] = [3, 7, 9]  # unchanged

@@ -53,17 +53,17 @@ def random_pixels(number: int, height: int, width: int, seed: int) -> Tensor:
     return (noise_NHWC + ramp_HW[None, :, :, None]).to(torch.uint8)
 
 
-def assert_agrees(found: Evaluation, wanted: PlainEvaluation, pixels_NHWC: Tensor, rows: Sequence[int]) -> None:
+def assert_agrees(evaluation: Evaluation, wanted: PlainEvaluation, pixels_NHWC: Tensor, rows: Sequence[int]) -> None:
     """Compare an evaluation of some rows of a split with the plain one of these images."""
     # fp32 rounding over about ten layers: relative for the logits, absolute for a loss near 0.
-    assert found.loss == pytest.approx(wanted.loss, rel=2e-5, abs=2e-6)
-    assert found.accuracy == pytest.approx(wanted.accuracy)
-    assert found.accuracy_tta == pytest.approx(wanted.accuracy_tta)
-    assert found.confusion_KK.tolist() == wanted.confusion
-    assert found.counts == [sum(row) for row in wanted.confusion]
-    assert found.predicted == [sum(column) for column in zip(*wanted.confusion, strict=True)]
-    assert found.correct == [row[label] for label, row in enumerate(wanted.confusion)]
-    mistakes = found.mistakes
+    assert evaluation.loss == pytest.approx(wanted.loss, rel=2e-5, abs=2e-6)
+    assert evaluation.accuracy == pytest.approx(wanted.accuracy)
+    assert evaluation.accuracy_tta == pytest.approx(wanted.accuracy_tta)
+    assert evaluation.confusion_KK.tolist() == wanted.confusion
+    assert evaluation.counts == [sum(row) for row in wanted.confusion]
+    assert evaluation.predicted == [sum(column) for column in zip(*wanted.confusion, strict=True)]
+    assert evaluation.correct == [row[label] for label, row in enumerate(wanted.confusion)]
+    mistakes = evaluation.mistakes
     assert (mistakes is None) == (not wanted.mistakes)
     if mistakes is not None:
         expected = {rows[row]: (label, answer, confidence) for row, label, answer, confidence in wanted.mistakes}
@@ -94,25 +94,25 @@ def test_all_results_equal_those_of_the_plain_evaluation(
     assume(wanted.margin > 1e-4)  # below this, rounding may decide
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluate_module, "_PAD_LAST_BATCH_ON", ("cpu",) if padded else ())
-        found = evaluated(
+        evaluation = evaluated(
             model, ResidentSplit(pixels_NHWC, torch.tensor(labels)),
             num_classes=num_classes, batch_size=batch_size, channels_last=channels_last,
         )  # fmt: skip
-    assert_agrees(found, wanted, pixels_NHWC, range(number))
+    assert_agrees(evaluation, wanted, pixels_NHWC, range(number))
     images_NCHW = torch.cat([scaled(pixels_HWC, MEAN, STD) for pixels_HWC in pixels_NHWC])
     silence = plain_silence(model, images_NCHW)
-    assert found.silent == pytest.approx(silence, abs=1e-4)
+    assert evaluation.silent == pytest.approx(silence, abs=1e-4)
 
 
 def test_the_most_confident_of_many_mistakes_are_kept() -> None:
     model = TinyResNet(4, 3)
     pixels_NHWC = random_pixels(90, 5, 6, 3)
     labels = [row % 4 for row in range(90)]
-    found = evaluated(model, ResidentSplit(pixels_NHWC, torch.tensor(labels)), num_classes=4, batch_size=25)
-    assert found.mistakes is not None
-    assert len(found.mistakes.rows) == 32 < 90 - sum(found.correct)
+    evaluation = evaluated(model, ResidentSplit(pixels_NHWC, torch.tensor(labels)), num_classes=4, batch_size=25)
+    assert evaluation.mistakes is not None
+    assert len(evaluation.mistakes.rows) == 32 < 90 - sum(evaluation.correct)
     wanted = plain_evaluation(model, pixels_NHWC, labels, MEAN, STD, 4)
-    assert_agrees(found, wanted, pixels_NHWC, range(90))
+    assert_agrees(evaluation, wanted, pixels_NHWC, range(90))
 
 
 @pytest.mark.parametrize("broken", [(), (0,), (3,), (8,), (1, 2), (0, 5, 8), (4, 5, 6, 7)])
@@ -136,28 +136,28 @@ def test_lost_images_do_not_affect_the_results_of_others(
         with pytest.raises(DataLostError, match=r"4\.png: was readable at the start and no longer is: .*4 of 4 images"):
             evaluated(model, split, num_classes=3, batch_size=batch_size, lost=lost)
         return
-    found = evaluated(model, split, num_classes=3, batch_size=batch_size, lost=lost)
+    evaluation = evaluated(model, split, num_classes=3, batch_size=batch_size, lost=lost)
     left = [row for row in range(9) if row not in broken]
     wanted = plain_evaluation(model, pixels_NHWC[left], [labels[row] for row in left], MEAN, STD, 3)
-    assert_agrees(found, wanted, pixels_NHWC, left)
+    assert_agrees(evaluation, wanted, pixels_NHWC, left)
     assert [text.partition(":")[0] for text in warned] == [paths[row] for row in broken]
 
 
 def test_padding_images_of_the_last_batch_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluate_module, "_PAD_LAST_BATCH_ON", ("cpu",))
     split = ResidentSplit(random_pixels(5, 4, 4, 0), torch.ones(5, dtype=torch.int64))
-    found = evaluated(BlackDetector(), split, num_classes=2, batch_size=3)
-    assert found.silent == {"conv1": 1.0}
-    assert found.counts == [0, 5]
-    assert found.mistakes is not None
-    assert sorted(found.mistakes.rows) == [0, 1, 2, 3, 4]
-    assert found.loss == pytest.approx(math.log(2))
+    evaluation = evaluated(BlackDetector(), split, num_classes=2, batch_size=3)
+    assert evaluation.silent == {"conv1": 1.0}
+    assert evaluation.counts == [0, 5]
+    assert evaluation.mistakes is not None
+    assert sorted(evaluation.mistakes.rows) == [0, 1, 2, 3, 4]
+    assert evaluation.loss == pytest.approx(math.log(2))
 
 
 def test_a_non_finite_answer_is_wrong_but_not_a_confident_mistake() -> None:
     table_MK = torch.tensor([[3.0, 0, 0], [0, math.nan, 0], [0, 0, math.inf], [0, 5, 0], [1, 0, 0], [9, 0, -math.inf]])
     answers, labels = [0, 1, 2, 3, 4, 5], [0, 1, 2, 0, 2, 0]
-    found = evaluated(
+    evaluation = evaluated(
         LookUp(table_MK),
         split_of_numbers(answers, answers, labels),
         num_classes=3,
@@ -165,16 +165,16 @@ def test_a_non_finite_answer_is_wrong_but_not_a_confident_mistake() -> None:
         tta=False,
         scale=UNNORMALIZED,
     )
-    assert found.accuracy == 1 / 6, (
+    assert evaluation.accuracy == 1 / 6, (
         "rows 1, 2 and 5 are wrong, although no logit is larger than that of the right class"
     )
-    assert found.accuracy_tta is None
-    assert found.correct == [1, 0, 0]
-    assert not math.isfinite(found.loss)
-    assert found.mistakes is not None
-    assert found.mistakes.rows[:2] == [3, 4]
-    assert found.mistakes.predicted[:2] == [1, 0]
-    assert found.mistakes.confidences[0] == pytest.approx(math.exp(5) / (math.exp(5) + 2))
+    assert evaluation.accuracy_tta is None
+    assert evaluation.correct == [1, 0, 0]
+    assert not math.isfinite(evaluation.loss)
+    assert evaluation.mistakes is not None
+    assert evaluation.mistakes.rows[:2] == [3, 4]
+    assert evaluation.mistakes.predicted[:2] == [1, 0]
+    assert evaluation.mistakes.confidences[0] == pytest.approx(math.exp(5) / (math.exp(5) + 2))
 
 
 def test_tables_and_confusions_of_many_classes_agree_with_the_images(tmp_path: Path) -> None:
@@ -182,12 +182,12 @@ def test_tables_and_confusions_of_many_classes_agree_with_the_images(tmp_path: P
     labels = [0] * sum(range(1, 14)) + [5]
     answers = [label for label in range(1, 14) for _ in range(14 - label)] + [2]
     split = split_of_numbers(answers, answers, labels)
-    found = evaluated(LookUp(torch.eye(14)), split, num_classes=14, batch_size=30, tta=False, scale=UNNORMALIZED)
-    assert found.confusions[0] == [number for label in range(1, 11) for number in (label, 14 - label)]
-    assert found.confusions[5] == [2, 1]
-    assert all(not pairs for label, pairs in enumerate(found.confusions) if label not in (0, 5))
+    evaluation = evaluated(LookUp(torch.eye(14)), split, num_classes=14, batch_size=30, tta=False, scale=UNNORMALIZED)
+    assert evaluation.confusions[0] == [number for label in range(1, 11) for number in (label, 14 - label)]
+    assert evaluation.confusions[5] == [2, 1]
+    assert all(not pairs for label, pairs in enumerate(evaluation.confusions) if label not in (0, 5))
     names = tuple("abcdefghijklmn")
-    write_tables(found, names, tmp_path / "test")
+    write_tables(evaluation, names, tmp_path / "test")
     with (tmp_path / "test" / "confusion.csv").open(newline="") as file:
         lines = list(csv.reader(file))
     assert lines[0][1:] == list(names)
@@ -208,9 +208,9 @@ def test_tta_averages_the_logits_of_image_and_mirror_image() -> None:
     table_MK = torch.tensor([[2.0, 0.0], [0.0, 1.0], [0.0, 3.0], [-9.0, 9.0]])
     left, right, labels = [0, 0, 0, 1], [0, 1, 2, 1], [0, 0, 1, 1]
     split = split_of_numbers(left, right, labels, below=3)
-    found = evaluated(LookUp(table_MK), split, num_classes=2, batch_size=3, scale=UNNORMALIZED)
-    assert found.accuracy == 3 / 4, "the left edge alone: rows 0, 0, 0 and 1 of the table"
-    assert found.accuracy_tta == 1.0, "sums: (4, 0), (2, 1), (2, 3) and (0, 2)"
+    evaluation = evaluated(LookUp(table_MK), split, num_classes=2, batch_size=3, scale=UNNORMALIZED)
+    assert evaluation.accuracy == 3 / 4, "the left edge alone: rows 0, 0, 0 and 1 of the table"
+    assert evaluation.accuracy_tta == 1.0, "sums: (4, 0), (2, 1), (2, 3) and (0, 2)"
 
 
 def split_of_numbers(left: Sequence[int], right: Sequence[int], labels: Sequence[int], below: int = 0) -> ResidentSplit:

@@ -105,7 +105,7 @@ def test_held_out_fractions_depend_on_the_smallest_class_and_the_splits(
 
 
 def test_held_out_images_do_not_count_for_training() -> None:
-    """Of 284 images, 30 % are held out, and for the remaining 198 a batch of 16 is chosen."""
+    """30 % of 284 images are held out, and `init` chooses a batch size of 16 for the remaining 198."""
     assert chosen(survey([142, 142]))["data.batch_size"] == 16
     assert chosen(survey([144, 144]))["data.batch_size"] == 32
 

@@ -1,4 +1,4 @@
-"""`eval`: its figures against independent computations, and the command on held-out images and on folders."""
+"""`eval`: figures compared with independent computations; the command on held-out images and on folders."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ def test_a_deleted_run_directory_is_created_again_with_its_log(
 def test_deleted_parts_are_created_again(
     trained: Callable[..., TrainingThread], long_config: Config, tmp_path: Path
 ) -> None:
-    """As after an `rm -rf` during a write, or a partial cleanup."""
+    """A directory like this is left by an `rm -rf` during a write, or by a partial cleanup."""
     run = RunDir(tmp_path / "runs" / "run")
 
     trained(lambda opened: delete(opened, "checkpoints", "events.jsonl", "config.yaml", "trainer.json"))

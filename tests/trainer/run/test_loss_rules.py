@@ -306,7 +306,7 @@ def test_a_new_best_accuracy_is_not_overfitting(place: int) -> None:
         assert overfits(held_out) is expected
 
 
-def test_overfitting_needs_five_evaluations_with_the_lowest_before_the_last_three() -> None:
+def test_overfitting_needs_five_evaluations_and_an_earlier_lowest_loss() -> None:
     assert overfits(GOOD[2:])
     assert not overfits(GOOD[3:]), "only four"
     assert not overfits([*GOOD[:3], (1.3, 0.5), *GOOD[3:-2], (0.99, 0.5)]), "the lowest is the last"
