@@ -26,13 +26,15 @@ from trainer.training.batch_source import loss_weights, plan_of
 from trainer.training.optimizer import build_optimizer, load_momentum_state, momentum_state
 from trainer.training.step import TrainStep
 
-WIDTH = 4  # channels of the first stage; 64 in a ResNet-18
+WIDTH = 16
+"""Channels of the first stage; 64 in a ResNet-18. With fewer than oneDNN's block of 8 or 16, backward passes of strided 1x1
+convolutions in channels_last write beyond their memory (oneDNN, issue 6035)."""
 MEAN, STD = [0.4, 0.5, 0.55], [0.2, 0.25, 0.3]
 CPU = torch.device("cpu")
 
 
 class _NarrowResNet(torchvision.models.ResNet):  # type: ignore[misc]
-    """torchvision's ResNet with a sixteenth of the channels and one block in the given layers only."""
+    """torchvision's ResNet with a quarter of the channels and one block in the given layers only."""
 
     def __init__(self, layers: tuple[int, ...]) -> None:
         self._planes = [WIDTH * 2 ** (layer - 1) for layer in layers]
