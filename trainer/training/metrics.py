@@ -68,6 +68,8 @@ class StepMetrics:
     def start_copy(self, seconds: float) -> None:
         """Start to copy the current window, whose steps took `seconds`, and begin the other; `collect` the previous first."""
         assert self._copying is None, "collect() the previous window first"
+        if not self._lrs:
+            return
         count = len(self._lrs)
         if self._host is not self._buffers:
             self._host[self._current][:count].copy_(self._buffers[self._current][:count], non_blocking=True)

@@ -153,7 +153,7 @@ def test_the_export_key_does_not_interrupt_training(
     thread = start(run)
     wait_for(run.run_dir, lambda view: view.step >= 40)
     thread.commands.send(cmd.Export())
-    before = wait_for(run.run_dir, lambda view: view.exporting is not None).step
+    before = wait_for(run.run_dir, lambda view: view.exporting is not None, timeout=150).step
     view = wait_for(
         run.run_dir, lambda view: view.exported is not None or any(n.level == "error" for n in view.notes), timeout=200
     )
