@@ -32,7 +32,7 @@ def weights() -> dict[str, Tensor]:
     """Random weights and momenta by torchvision's names, for a stem with a 3x3 convolution."""
     torch.manual_seed(0)
     model = narrow_resnet18(num_classes=10).to_empty(device="cpu")
-    model.conv1 = torch.nn.Conv2d(3, 8, kernel_size=3, padding=1, bias=False)
+    model.conv1 = torch.nn.Conv2d(3, model.conv1.out_channels, kernel_size=3, padding=1, bias=False)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.reset_running_stats()
