@@ -26,28 +26,31 @@ from trainer.training.batch_source import loss_weights, plan_of
 from trainer.training.optimizer import build_optimizer, load_momentum_state, momentum_state
 from trainer.training.step import TrainStep
 
-WIDTH = 16
-"""Channels of the first stage; 64 in a ResNet-18. With fewer than oneDNN's block of 8 or 16, backward passes of strided 1x1
+WIDTHS = (16, 16, 16, 32)
+"""Channels of the stages; 64 to 512 in a ResNet-18. With fewer than oneDNN's block of 8 or 16, backward passes of strided 1x1
 convolutions in channels_last write beyond their memory (oneDNN, issue 6035)."""
 MEAN, STD = [0.4, 0.5, 0.55], [0.2, 0.25, 0.3]
 CPU = torch.device("cpu")
 
 
 class _NarrowResNet(torchvision.models.ResNet):  # type: ignore[misc]
-    """torchvision's ResNet with a quarter of the channels and one block in the given layers only."""
+    """torchvision's ResNet with few channels and one block in the given layers only."""
 
     def __init__(self, layers: tuple[int, ...]) -> None:
-        self._planes = [WIDTH * 2 ** (layer - 1) for layer in layers]
+        self._layers = layers
         super().__init__(torchvision.models.resnet.BasicBlock, [1, 1, 1, 1])
-        self.bn1 = nn.BatchNorm2d(WIDTH)
-        self.conv1 = nn.Conv2d(3, WIDTH, 7, stride=2, padding=3, bias=False)
-        self.fc = nn.Linear(self._planes[-1], 1)
+        self.bn1 = nn.BatchNorm2d(WIDTHS[0])
+        self.conv1 = nn.Conv2d(3, WIDTHS[0], 7, stride=2, padding=3, bias=False)
+        self.fc = nn.Linear(WIDTHS[layers[-1] - 1], 1)
 
     def _make_layer(self, block: Any, planes: int, *arguments: Any, **named: Any) -> nn.Sequential:
-        if planes == 64:
-            self.inplanes = WIDTH
-        planes = planes * WIDTH // 64
-        return super()._make_layer(block, planes, *arguments, **named) if planes in self._planes else nn.Sequential()
+        layer = planes.bit_length() - 6  # 64 channels in the first
+        if layer == 1:
+            self.inplanes = WIDTHS[0]
+        if layer not in self._layers:
+            return nn.Sequential()
+        stage: nn.Sequential = super()._make_layer(block, WIDTHS[layer - 1], *arguments, **named)
+        return stage
 
 
 def narrow_model(config: ModelConfig, num_classes: int, seed: int, layers: tuple[int, ...] = (1, 2, 3, 4)) -> nn.Module:
@@ -61,8 +64,8 @@ def _build(config: ModelConfig, num_classes: int, seed: int, layers: tuple[int, 
         model = build_model(config, num_classes, seed)
     stem = model.conv1
     assert isinstance(stem, nn.Conv2d)
-    stem.weight = nn.Parameter(stem.weight[:WIDTH].detach().clone())  # a 3x3 stem always has 64 channels
-    stem.out_channels = WIDTH
+    stem.weight = nn.Parameter(stem.weight[: WIDTHS[0]].detach().clone())  # a 3x3 stem always has 64 channels
+    stem.out_channels = WIDTHS[0]
     return model
 
 

@@ -43,7 +43,11 @@ def _check(config: Config, runs_dir: Path, stops: int) -> None:
     assert whole.meta | {"run": ""} == pieced.meta | {"run": ""}
     for name in ("train_loss", "train_accuracy", "lr", "eval_loss", "eval_accuracy"):
         assert getattr(views[0], name) == getattr(views[1], name), name
-    warned = [[event.message for event in events_of(run_dir, Warned)] for run_dir in (patched, straight)]
+    slow_disk = "the last save is taking longer"
+    warned = [
+        [event.message for event in events_of(run_dir, Warned) if slow_disk not in event.message]
+        for run_dir in (patched, straight)
+    ]
     assert warned[0] == warned[1], warned
 
 
