@@ -23,10 +23,10 @@ class Reached:
     """An evaluation, and the time until then.
 
     Attributes:
-        accuracy: Without flip-TTA.
-        accuracy_tta: None when it was not configured.
-        training_s: Of training steps.
-        clock_s: Since the first step began.
+        accuracy: Plain top-1, without flip-TTA.
+        accuracy_tta: Top-1 with flip-TTA; None when it was not configured.
+        training_s: Seconds of training steps.
+        clock_s: Seconds on the clock since the first step began.
     """
 
     epoch: float

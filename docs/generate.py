@@ -31,7 +31,7 @@ def configuration() -> str:
         "Generated from `trainer/config/schema.py` and `data_config.py`.",
         "Files are YAML 1.2: `off`, `no` and `1:30` are strings, `1e-3` is a number.",
         "Every key can be set on the command line: `r18-tui digits train.epochs=20 data.flip=random`. There, text is taken",
-        "literally, and a list is `a,b` or `[a, b]`. Where no value is allowed, `none` stands for it, in files too.",
+        "literally, and a list is `a,b` or `[a, b]`. Settings that may be empty take `none`, also in files.",
         f"A resume may change {', '.join(f'`{key}`' for key in RESUME_OVERRIDES)} (a dot at the end means the whole group).",
     ]
     for name, field in Config.model_fields.items():

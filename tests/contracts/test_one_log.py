@@ -78,7 +78,7 @@ def test_every_source_gives_the_same_view(tmp_path: Path) -> None:
 
 async def test_every_source_gives_the_same_screen(tmp_path: Path) -> None:
     screens = {}
-    read_only = NoControl(lambda: ("looked at", Presence.UNKNOWN))
+    read_only = NoControl(lambda: ("view only", Presence.UNKNOWN))
     for name, source in sources(tmp_path).items():
         app = DashboardApp(
             RunPort(run_dir=RunDir(tmp_path), source=source, control=read_only), UiSettings(redraw_hz=10.0),

@@ -92,7 +92,7 @@ class PixelStorage(Enum):
 
     RESIDENT = "decoded now and kept in memory"
     STREAM = "decoded whenever they are needed; those that cannot be read are found now"
-    LAZY = "not looked at before they are needed"
+    LAZY = "not opened before they are needed"
 
 
 def load_image_folder(

@@ -34,7 +34,7 @@ _HISTOGRAMS = (24, 12, 8, 6)  # widths in cells: the bins of the log join evenly
 _EXPLANATION = (
     "|weights|, |grad|: length (Euclidean norm) of weights, and of an epoch's last gradient; trend: |grad|, lowest to highest",
     "histograms: how weights and gradients lie around 0, each from minus its largest magnitude to plus that",
-    "dead: channels that are 0 for all held-out images looked at, at least 32 per batch; a high learning rate causes more",
+    "dead: channels that are 0 for all sampled held-out images, at least 32 per batch; a high learning rate causes more",
     "Read them at an earlier epoch with , and . as the curves.",
 )
 

@@ -30,6 +30,7 @@ from trainer.config.trackers import TrackerName, metric_name, refuse_missing
 from trainer.errors import ConfigError, RunError
 from trainer.host.self_command import own_command
 from trainer.run.folder.run_dir import RunDir
+from trainer.run.log.codec import event_kinds
 from trainer.run.log.event import Event, Record
 from trainer.run.log.result_events import CheckpointSaved, Evaluated, LayersMeasured, PicturesSaved, Steps
 from trainer.run.log.run_events import Finished, Monitored, NoteAdded, Resumed, Started, Warned
@@ -123,6 +124,12 @@ def test_steps_are_logged_only_after_a_checkpoint_includes_them() -> None:
     feed.take(Record(seq=9, time=0.0, event=saved(4)))
     assert sink.steps == [1, 2, 3, 4]
     assert feed.held == 0
+
+
+def test_every_handler_of_the_feed_belongs_to_a_kind_of_event() -> None:
+    handled = {name.removeprefix("_on_") for name in vars(Feed) if name.startswith("_on_")}
+    assert len(handled) == 14
+    assert handled <= set(event_kinds())
 
 
 def test_steps_undone_by_a_resume_are_never_logged() -> None:
