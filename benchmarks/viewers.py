@@ -32,7 +32,7 @@ from benchmarks.slices import ENDLESS_DIGITS
 from tests.support.pseudo_terminal import PseudoTerminal
 from trainer.config.loader import load_config, to_yaml
 from trainer.run.folder.run_dir import RunDir
-from trainer.trackers.relay import forward
+from trainer.trackers.relay import relay_log
 
 _SPIKE = re.compile(r"\b(4\d|3[5-9])(\.\d+)?\b")
 """A label of an axis that reaches a loss of 40."""
@@ -103,7 +103,7 @@ def _after_the_end(runs_dir: Path, given: argparse.Namespace) -> None:
     run.config.write_text(to_yaml(load_config("digits").config))
     viewers = {"show": _own_viewer("show", run)}
     if given.wandb:
-        forward(run, "wandb", lambda: True)
+        relay_log(run, "wandb", lambda: True)
         viewers["wandb leet"] = [given.wandb, "leet", str(_wandb_folder(run))]
     costs: dict[str, list[Cost]] = {name: [] for name in viewers}
     opened: dict[str, list[float]] = {name: [] for name in viewers}

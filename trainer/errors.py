@@ -92,7 +92,7 @@ def first_line(error: BaseException) -> str:
 
 
 def exit_code_of(error: BaseException) -> int:
-    """The exit code of a process that an error ends. Nothing else decides one."""
+    """The exit code of a process that an error ends."""
     if isinstance(error, R18Error):
         return error.exit_code
     if isinstance(error, KeyboardInterrupt):

@@ -138,7 +138,7 @@ def test_the_test_images_are_evaluated_with_the_best_weights(ema: bool, best_ste
 def test_the_current_state_is_evaluated_on_val_and_can_become_the_best(ema: bool) -> None:
     session = Session(None)
     evaluator = make_evaluator(session, ema=ema, eval__tta="flip")
-    assert evaluator.has_unused_test_split
+    assert evaluator.has_separate_test_split
     assert evaluator.evaluate("val", trigger="epoch")
     (event,) = session.events
     assert isinstance(event, Evaluated)
@@ -152,7 +152,7 @@ def test_the_current_state_is_evaluated_on_val_and_can_become_the_best(ema: bool
     assert not other.evaluate("test", trigger="key"), "with val, test images do not choose the best"
     assert (other.state.best.step, other.state.best.evaluated_step, other.state.best.improved_step) == (4, -1, -1)
     assert make_evaluator(session, ema=ema, splits=("test",)).evaluate("test", trigger="epoch")
-    assert not make_evaluator(session, ema=ema, splits=("test",)).has_unused_test_split
+    assert not make_evaluator(session, ema=ema, splits=("test",)).has_separate_test_split
 
 
 def test_an_evaluation_that_runs_out_of_memory_is_repeated_with_half_the_batch(

@@ -51,7 +51,7 @@ def dashboard(tmp_path: Path) -> Dashboard:
         port = RunPort(run_dir=RunDir(tmp_path), source=source, control=control or Recorder(), thread=thread)
         app = DashboardApp(port, UiSettings(theme="dark", redraw_hz=10.0), clock=lambda: now)
         async with app.run_test(size=size) as pilot:
-            run = app.watched
+            run = app.current
             await settle(
                 pilot, lambda: app._has_drawn and (bool(run.screen._drawn) or run.scene.behind), "the first drawing"
             )

@@ -75,7 +75,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def find_start(reference: str | None, runs_dir: Path) -> Start:
-    """Describe the start weights: `imagenet`, `none`, a run or a file. CheckpointError when there is none."""
+    """Describe the start weights: `imagenet`, `none`, a run or a file. CheckpointError when there is no such run or file."""
     if reference in (None, "imagenet"):
         return Start(reference="imagenet", stem="imagenet")
     if reference == "none":

@@ -12,7 +12,7 @@ from trainer.host.standard_streams import write_out
 from trainer.options import add_runs_dir, positive
 from trainer.run.diagnosis.resource_rules import lines_missing
 from trainer.run.folder.run_dir import find_run
-from trainer.trackers.relay import forward
+from trainer.trackers.relay import relay_log
 
 _NICENESS = 10  # a training process has priority
 
@@ -33,7 +33,7 @@ def main(given: argparse.Namespace) -> int:
     follows = given.until_ends
     if follows is not None:
         os.nice(_NICENESS)
-    feed = forward(run_dir, given.to, lambda: follows is None or os.getppid() != follows)
+    feed = relay_log(run_dir, given.to, lambda: follows is None or os.getppid() != follows)
     place = run_dir.sinks / given.to
     write_out(f"{given.to} has {run_dir.name} up to step {feed.step:,}; its files are in {place}\n")
     if feed.bad_lines:

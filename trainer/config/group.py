@@ -19,7 +19,7 @@ class Group(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _spelled_out(cls, values: Any) -> Any:
+    def _expand_shorthands(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
         fields = cls.model_fields

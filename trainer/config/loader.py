@@ -39,7 +39,7 @@ def shipped_names() -> list[str]:
 
 
 def find_config(name: str) -> tuple[Path, bool]:
-    """The file that `name` means, a path or else `NAME` or `configs/NAME.yaml` of a shipped one, and whether it is shipped."""
+    """The file of a path, else of the shipped `NAME` or `configs/NAME.yaml`; whether it is shipped. ConfigError without one."""
     path = Path(name)
     if path.is_file():
         return path, False

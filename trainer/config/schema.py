@@ -134,7 +134,7 @@ class OptimConfig(Group):
     momentum: float = Field(0.9, ge=0.0, lt=1.0)
     """Share of the previous update that is kept."""
     kernel_lr: float = Field(0.12, gt=0.0, le=1.0)
-    """`muon` only: rotation of a kernel by one step at the peak rate, as a share of its length."""
+    """`muon` only: length of a kernel's update in one step at the peak rate, as a share of the kernel's length."""
     kernel_momentum: float = Field(0.6, gt=0.0, lt=1.0)
     """`muon` only: share of a kernel's previous updates that is kept."""
     nesterov: bool = True
@@ -209,7 +209,7 @@ class CheckpointConfig(Group):
 
 
 class ExportConfig(Group):
-    """Files of an export besides `model.onnx`, which is always written. Files that do not pass their gate are not written."""
+    """Options of an export. `model.onnx` is always made, other files on request; none is written that fails its gate."""
 
     opset: int | Auto = "auto"
     """ONNX operator set; `auto` takes the exporter's own choice."""

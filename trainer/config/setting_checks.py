@@ -16,8 +16,8 @@ _LEAST_CROP_PCT = 0.01  # below it, the crop shows only a few pixels even of the
 
 
 def setting_checks(config: Config, num_train_images: int | None = None) -> list[Check]:
-    """Check a configuration as a whole: `bad` where nothing can be learned. `step_checks` need the number of images."""
-    rules = (_check_scale, _check_cutout, _check_crop, _check_stem, _schedule, _check_limits, _check_augmentation)
+    """Check a configuration as a whole: `bad` where nothing can be learned. Without a number of images, no `step_checks`."""
+    rules = (_check_scale, _check_cutout, _check_crop, _check_stem, _check_schedule, _check_limits, _check_augmentation)
     found = [check for rule in rules for check in rule(config)]
     return [*found, *(step_checks(config, num_train_images) if num_train_images else ())]
 
@@ -100,7 +100,7 @@ def _check_stem(config: Config) -> Iterator[Check]:
         )
 
 
-def _schedule(config: Config) -> Iterator[Check]:
+def _check_schedule(config: Config) -> Iterator[Check]:
     schedule, epochs = config.schedule, config.train.epochs
     warmup = schedule.warmup * epochs
     if schedule.warmup > 0.5:

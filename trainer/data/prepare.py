@@ -76,7 +76,7 @@ def prepare_data(
 def load_dataset(
     config: Config, device: torch.device, progress: Progress, *, for_training: bool = True
 ) -> tuple[DataSet, str]:
-    """Load the configured source with its splits, and choose the location of its pixels."""
+    """Load the source and choose the location of its pixels. Without `for_training`, training images are only listed."""
     data = config.data
     root = Path(data.root).expanduser()
     if data.kind == "imagefolder":
@@ -105,7 +105,6 @@ def decoder_of(config: DataConfig) -> Decoder:
 
 
 def _train_decoder(config: DataConfig) -> Decoder:
-    """Decoder of a folder's training images."""
     decoder = decoder_of(config)
     if config.resized_crop is None or config.fit != "crop":
         return decoder

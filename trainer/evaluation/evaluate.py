@@ -49,7 +49,7 @@ class Evaluation:
     accuracy: float  # plain top-1, 0 to 1
     accuracy_tta: float | None  # top-1 of the mean logits of image and mirror image; None when not requested
     confusion_KK: Tensor  # int64 on the CPU; row is the true class, column the predicted one
-    mistakes: Mistakes | None  # the most confident ones
+    mistakes: Mistakes | None  # the most confident ones; None where there are none
     silent: dict[str, float]  # share of channels that were 0 for all images, by convolution; only those with any
 
     @property

@@ -84,7 +84,7 @@ def comparison_lines(
 def write_comparison(
     folder: Path, models: Sequence[Classifier], images: LabelledImages, results: Sequence[ClassifierResult]
 ) -> None:
-    """Write `comparison.json` and `disagreements.csv`, the images that only one of the models classifies correctly."""
+    """Write `comparison.json` and `disagreements.csv`, the images that only one model classifies correctly. OSError."""
     folder.mkdir(parents=True, exist_ok=True)
     first, second = scores = [result.scores for result in results]
     found = compare(first, second)

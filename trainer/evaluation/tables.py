@@ -34,10 +34,7 @@ def per_class_table(classes: Sequence[str], scores: Sequence[ClassScore]) -> lis
 
 def confusion_table(classes: Sequence[str], confusion_KK: Sequence[Sequence[int]]) -> list[list[object]]:
     """Rows of `confusion.csv`: one row per true class, one column per predicted class."""
-    return [
-        ["true \\ predicted", *classes],
-        *([name, *row] for name, row in zip(classes, confusion_KK, strict=True)),
-    ]
+    return [["true \\ predicted", *classes], *([name, *row] for name, row in zip(classes, confusion_KK, strict=True))]
 
 
 class _Lines(list[str]):

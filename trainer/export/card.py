@@ -30,12 +30,12 @@ def card_of(
     """
     size = exported.size
     model_input: dict[str, Any]
-    if not exported.embed:
-        model_input = {"name": "input", "type": "float32", "shape": ["batch", 3, size, size], "range": "normalised"}
-        model_output = {"name": "output", "meaning": "logits"}
-    else:
+    if exported.embed:
         model_input = {"name": "pixels", "type": "uint8", "shape": ["batch", size, size, 3], "range": "0 to 255, RGB"}
         model_output = {"name": "probabilities", "meaning": "probabilities"}
+    else:
+        model_input = {"name": "input", "type": "float32", "shape": ["batch", 3, size, size], "range": "normalised"}
+        model_output = {"name": "output", "meaning": "logits"}
     return {
         "model": "ResNet-18",
         "stem": exported.config.model.stem,

@@ -41,7 +41,10 @@ class ExportedModel:
     def of(
         cls, checkpoint: Checkpoint, config: Config, progress: Progress, *, tested: bool, embed: bool
     ) -> ExportedModel:
-        """Build the model and load images, of the test if the run has `tested`; DataError or ExportError if they do not fit."""
+        """Build the model and load its images; DataError or ExportError when they do not fit.
+
+        `tested`: the run has read its test images, so the export may be evaluated on them.
+        """
         run = checkpoint.run
         model = build_model(config.model, len(run.classes), config.run.seed)
         model.load_state_dict(checkpoint.evaluated_weights)
@@ -79,7 +82,7 @@ class ExportedModel:
         return self.normalize(pixels_NHWC).permute(0, 3, 1, 2).contiguous()
 
     def real_pixels(self, most: int) -> tuple[Tensor, int]:
-        """Held-out images, then training images: uint8 (N, S, S, 3), and the number of held-out ones."""
+        """Up to `most` images, held-out ones first, then training images: uint8 (N, S, S, 3), and how many are held-out."""
         held_out = _some(self.held_out, most)
         return torch.stack(held_out + _some(self.dataset.splits["train"], most - len(held_out))), len(held_out)
 

@@ -124,7 +124,7 @@ def _batches(exported: ExportedModel) -> Iterator[tuple[NDArray[np.uint8], NDArr
 
 
 class _CalibrationReader:
-    """Supplies training images in batches, as onnxruntime's `CalibrationDataReader` (a type by its one method)."""
+    """Supplies training images in batches; onnxruntime accepts any class with `get_next` as a `CalibrationDataReader`."""
 
     def __init__(self, name: str, images: NDArray[Any]) -> None:
         self._batches = ({name: batch} for batch in np.array_split(images, max(len(images) // 8, 1)))

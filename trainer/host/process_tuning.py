@@ -45,7 +45,7 @@ def keep_freed_memory() -> bool:
 
 
 def limit_spinning() -> None:
-    """Limit spinning here and in child processes, unless the user has set a policy. Call before importing PyTorch."""
+    """Limit spinning unless the user has set a policy, and threads to a quota of CPUs. Call before importing PyTorch."""
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", str(_SPIN_COUNT))
     if has_quota():  # libraries only see the affinity mask, and more threads than CPUs wait for each other

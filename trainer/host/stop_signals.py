@@ -15,7 +15,6 @@ from trainer.errors import EXIT_SIGHUP, EXIT_SIGINT, EXIT_SIGTERM
 DOUBLED_S = 2.0  # a signal repeated within this time is the same request, received by another path
 SIGNAL_CODES = {signal.SIGINT: EXIT_SIGINT, signal.SIGTERM: EXIT_SIGTERM, signal.SIGHUP: EXIT_SIGHUP}
 
-
 WarningSignal = Literal["SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGPWR", "SIGALRM", "SIGVTALRM"]
 """Signals that announce an end: Slurm, LSF and Grid Engine send the first three, a UPS SIGPWR, `alarm` the timers' two.
 

@@ -105,7 +105,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> str:
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read the tensors and the metadata of a safetensors file; SafetensorError when it is not a complete one.
+    """Read the tensors and the metadata of a safetensors file; SafetensorError when it is incomplete, OSError.
 
     It is read, not mapped: some network disks refuse that, and a mapped file that is cut short kills the process (SIGBUS).
     """

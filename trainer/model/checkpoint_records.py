@@ -30,7 +30,7 @@ class RunRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class StateRecord:
-    """Position of a run, apart from tensors. `TrainState` and `BestCheckpoint` in `trainer.training` explain the fields."""
+    """Position of a run, apart from tensors; `TrainState` and `BestCheckpoint` explain the fields, partly by other names."""
 
     step: int
     epoch: int

@@ -89,7 +89,7 @@ def _rectified(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _figures(tensors: Sequence[Tensor]) -> list[tuple[float, float, list[int]]]:
-    """Norm, largest sampled magnitude, and a histogram from minus to plus it; no bins where no value is finite."""
+    """Norm, largest sampled magnitude, and a histogram from minus to plus it; no bins where no finite value differs from 0."""
     if not tensors:
         return []
     norms_L = torch.stack([tensor.detach().float().norm() for tensor in tensors])

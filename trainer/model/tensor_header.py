@@ -15,7 +15,7 @@ _LONGEST_HEADER = 100_000_000  # bytes, as in safetensors itself
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """Type and shape of each tensor by name, and the strings of `__metadata__`; OSError or that of `header_in`."""
+    """Type and shape of each tensor by name, and the strings of `__metadata__`; OSError, or ValueError as in `header_in`."""
     with path.open("rb") as file:
         return header_in(file)
 

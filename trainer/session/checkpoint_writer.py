@@ -62,7 +62,7 @@ class CheckpointWriter:
         with self._wake:
             step, waiting = checkpoint.step, self._with_unsaved_best()
             job = _Job(checkpoint=checkpoint, pinned=pinned or step in self._unsaved_pins, best=best)
-            job = job.joined(waiting.pop(step, job))
+            job = job.joined(waiting.pop(step)) if step in waiting else job
             older = {other: replace(old, best=old.best and not best) for other, old in waiting.items()}
             self._jobs = {other: old for other, old in older.items() if old.pinned or old.best} | {step: job}
             self._outcomes.pop(step, None)
@@ -77,7 +77,7 @@ class CheckpointWriter:
     def _with_unsaved_best(self) -> dict[int, _Job]:
         unsaved, self._unsaved_best = self._unsaved_best, None
         if unsaved is None or any(job.best for job in self._jobs.values()):
-            return self._jobs
+            return dict(self._jobs)
         return {unsaved.checkpoint.step: unsaved, **self._jobs}
 
     def mark_written(self, step: int) -> None:

@@ -134,7 +134,7 @@ class CommandHandler:
             if trainer.evaluator.evaluate(trainer.data.dataset.selection_split, trigger="key"):
                 self._saver.save(trainer, best=True)
             # Where val selects the best checkpoint, test is not evaluated before the end, even on request.
-            if self._state.finished and trainer.evaluator.has_unused_test_split:
+            if self._state.finished and trainer.evaluator.has_separate_test_split:
                 trainer.evaluator.evaluate_best_on_test(trigger="key")
         return ""
 

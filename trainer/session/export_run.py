@@ -129,7 +129,6 @@ class _Export:
         return self._announcement(parity, measured), self._refused
 
     def _evaluate_fp32(self) -> dict[str, Any]:
-        """Evaluate the whole held-out split again in fp32."""
         last = [0.0]
 
         def poll(done: float) -> None:

@@ -66,7 +66,7 @@ class Preparation:
             self._checkpoint = None  # its tensors are in the model
 
     def _newest_checkpoint(self) -> Checkpoint | None:
-        """The newest intact checkpoint, or None; sets damaged ones aside. CheckpointError when all are damaged."""
+        """The newest intact checkpoint, or None; sets damaged ones aside. CheckpointError if all are, or one is unreadable."""
         checkpoint, problems = self._saver.folder.newest_valid()
         if problems and checkpoint is None:
             raise CheckpointError(
@@ -77,7 +77,7 @@ class Preparation:
         if checkpoint is not None:
             self.resumed_at = checkpoint.step, round(checkpoint.step / checkpoint.run.steps_per_epoch, 4)
         for problem in problems.values():
-            self._run.log.publish(Warned(message=f"skipped damaged checkpoint {problem}"))
+            self._run.log.publish(Warned(message=f"skipped checkpoint {problem}"))
         return checkpoint
 
     def _changed_settings(self, checkpoint: Checkpoint | None) -> list[str]:

@@ -37,7 +37,7 @@ class Rollback:
             try:
                 checkpoint = read_checkpoint(self._saver.folder.at(step))
             except CheckpointError as error:
-                self._publish(Warned(message=f"skipped damaged checkpoint {error}"))
+                self._publish(Warned(message=f"skipped checkpoint {error}"))
             else:
                 self._restore(trainer, checkpoint)
                 return ""

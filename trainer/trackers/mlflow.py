@@ -22,19 +22,19 @@ class MlflowTracker(Tracker):
     """A run of the experiment r18-tui: one for all sessions, found by a tag. MLflow has no histograms."""
 
     def __init__(self, info: RunInfo) -> None:
-        place = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{info.folder.absolute() / 'mlflow.db'}")
-        self._client = MlflowClient(tracking_uri=place)
+        uri = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{info.folder.absolute() / 'mlflow.db'}")
+        self._client = MlflowClient(tracking_uri=uri)
         experiment = self._client.get_experiment_by_name(_EXPERIMENT)
         # Artifacts of a local store are kept beside it, rather than in the folder the program was started in.
         local = None if "MLFLOW_TRACKING_URI" in os.environ else (info.folder.absolute() / "artifacts").as_uri()
-        place = experiment.experiment_id if experiment else self._client.create_experiment(_EXPERIMENT, local)
-        found = self._client.search_runs([place], f"tags.identity = '{info.identity}'", max_results=1)
-        self._run = str(found[0].info.run_id) if found else self._create(place, info)
+        experiment_id = experiment.experiment_id if experiment else self._client.create_experiment(_EXPERIMENT, local)
+        found = self._client.search_runs([experiment_id], f"tags.identity = '{info.identity}'", max_results=1)
+        self._run = str(found[0].info.run_id) if found else self._create(experiment_id, info)
         self._metrics: list[Metric] = []
         self._notes = 0
 
-    def _create(self, place: str, info: RunInfo) -> str:
-        run = self._client.create_run(place, run_name=info.name, tags={"identity": info.identity}).info.run_id
+    def _create(self, experiment_id: str, info: RunInfo) -> str:
+        run = self._client.create_run(experiment_id, run_name=info.name, tags={"identity": info.identity}).info.run_id
         settings = [Param(key, str(value)[:_LONGEST_VALUE]) for key, value in info.settings.items()]
         self._client.log_batch(run, params=settings)
         return str(run)

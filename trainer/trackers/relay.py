@@ -21,7 +21,7 @@ from trainer.run.log.reader import LogReader
 from trainer.trackers.feed import Feed
 from trainer.trackers.tracker import RunInfo, opener
 
-LOOK_EVERY_S = 1.0  # between looks at the log, and at a lock that another process holds
+_LOOK_EVERY_S = 1.0  # between looks at the log, and at a lock that another process holds
 
 
 class Position:
@@ -58,13 +58,13 @@ def locked_position(folder: Path, wait: Callable[[], bool] = lambda: False) -> I
         while try_lock(lock, fcntl.LOCK_EX) is False:
             if not wait():
                 raise RunError(f"{folder}: another process is already syncing this run; it ends when training ends")
-            time.sleep(LOOK_EVERY_S)
+            time.sleep(_LOOK_EVERY_S)
         yield Position(folder / "position.json")
     finally:
         os.close(lock)
 
 
-def forward(run_dir: RunDir, name: TrackerName, ended: Callable[[], bool]) -> Feed:
+def relay_log(run_dir: RunDir, name: TrackerName, ended: Callable[[], bool]) -> Feed:
     """Pass a log on to a tracker, from where an earlier call ended until `ended`; returns the feed with the held calls.
 
     What is in the log when `ended` turns true is still read. RunError when another process passes the run on to this
@@ -89,7 +89,7 @@ def forward(run_dir: RunDir, name: TrackerName, ended: Callable[[], bool]) -> Fe
                         tracker.flush()
                         position.move(feed.seq, feed.step)
                 if not over:
-                    time.sleep(LOOK_EVERY_S)
+                    time.sleep(_LOOK_EVERY_S)
         finally:
             feed.bad_lines = log.bad_lines
             tracker.close(feed.results if feed.seq > begun else {})

@@ -51,7 +51,7 @@ class Tracker(Protocol):
     """One tracker in one session, used by one thread. Steps never decrease, unless the run goes back (`back_to`)."""
 
     def scalars(self, values: Mapping[str, float], *, step: int, time: float) -> None:
-        """Record figures of a step, from 1, at a Unix time; NaN and infinity are possible. A slash separates groups."""
+        """Record figures of a step, from 1, at a Unix time; NaN and infinity are possible. A slash in a name separates groups."""
 
     def histogram(self, name: str, values: Histogram, *, step: int, time: float) -> None:
         """Record a histogram at a step; nothing for a tracker without histograms."""

@@ -174,7 +174,6 @@ class _Trial:
         return self._one(self._batch)[0]
 
     def _one(self, batch: Batch) -> tuple[float, float]:
-        """Seconds and loss of one step."""
         self._poll()
         begun = time.perf_counter()
         self._step(batch, epoch=self._epoch, lr=0.0, metrics_3=self._metrics)

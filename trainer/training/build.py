@@ -60,7 +60,8 @@ def build_trainer(
 ) -> BuiltTrainer:  # fmt: skip
     """Build everything that the loop needs; R18Error when device, data or weights do not match the configuration.
 
-    `model.init_from` looks up runs in `runs_dir`; `progress` may raise to cancel; `peers` wait for messages.
+    `model.init_from` looks up runs in `runs_dir`; `progress` may raise to cancel; `checkpoint` is that of a resume, or None;
+    `peers`, None for a single process, wait for the leader's messages.
     """
     warnings: list[str] = []
     set_deterministic(config.run.deterministic)

@@ -13,7 +13,7 @@ class DivergedError(R18Error):
 
 
 class LoopCallbacks:
-    """Callbacks of the training loop. These are those of a loop without a session: they do nothing, or raise."""
+    """Callbacks of the training loop. This base class serves a loop without a session: it does nothing, or raises."""
 
     def publish(self, event: Event) -> None:
         """Log an event."""

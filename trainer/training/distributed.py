@@ -163,7 +163,7 @@ class LauncherStore:
         self._store = _launchers_store()
 
     def get(self, key: Literal["run", "over"]) -> str | None:
-        """What an earlier attempt has set; None without that."""
+        """The text kept under a key; None if none was set, or without torchrun's store."""
         if self._store is None or not self._store.check([f"r18-tui/{key}"]):
             return None
         return str(self._store.get(f"r18-tui/{key}").decode())

@@ -54,7 +54,7 @@ class InterimEvaluator:
     _batch: int | None = None
 
     @property
-    def has_unused_test_split(self) -> bool:
+    def has_separate_test_split(self) -> bool:
         """Whether there are test images that were not used to choose the best checkpoint."""
         return self.data.dataset.selection_split == "val" and "test" in self.data.dataset.splits
 
@@ -70,7 +70,7 @@ class InterimEvaluator:
         if checkpoint is not None:
             model = copy.deepcopy(model)
             model.load_state_dict(checkpoint.evaluated_weights)
-        result = self._in_memory(
+        result = self._with_fitting_batches(
             f"evaluating {split}",
             lambda batch_size: evaluate(
                 model, self.data.dataset.splits[split], normalize=self.data.normalize, numerics=self.train_step.numerics,
@@ -114,7 +114,7 @@ class InterimEvaluator:
         """Features of all training images from the frozen backbone, (M, F)."""
         before = self.stopwatch.switch("evaluate")
         self.hooks.on_evaluation_start("features")
-        features_MF = self._in_memory(
+        features_MF = self._with_fitting_batches(
             "computing features",
             lambda batch_size: compute_features(
                 self.state.model, self.data.dataset.splits["train"], normalize=self.data.normalize,
@@ -126,8 +126,8 @@ class InterimEvaluator:
         self.stopwatch.switch(before)
         return features_MF
 
-    def _in_memory(self, doing: str, compute: Callable[[int], T]) -> T:
-        """Compute with batches that fit in memory: smaller ones from now on whenever it runs out."""
+    def _with_fitting_batches(self, doing: str, compute: Callable[[int], T]) -> T:
+        """Compute with a batch size that fits in memory: it is halved, for good, whenever memory runs out."""
         while True:
             batch_size = self._batch or evaluation_batch(self.config, self.device)
             try:
@@ -136,6 +136,6 @@ class InterimEvaluator:
                 if not is_out_of_memory(error) or batch_size == 1:
                     raise
             self._batch = batch_size // 2
-            text = f"out of memory while {doing}: repeated with {batch_size // 2} images at a time"
+            text = f"out of memory while {doing}: repeated. Evaluations now use {batch_size // 2} images at a time"
             self.hooks.publish(Warned(message=text))
             torch.cuda.empty_cache()

@@ -59,7 +59,7 @@ class Trainer:
 
     # First of the consecutive skipped steps up to the newest; None if that was not skipped. Known after `drain`.
     skipped_from: int | None = None
-    _last_divergence_check: int = 0
+    _last_divergence_report: int = 0
     _announced_frozen: int = 0
     _window_began_s: float = 0.0
     _budget_due_at: float = 0.0
@@ -71,7 +71,7 @@ class Trainer:
                 self._finish_epoch()
             elif self._train_epoch():
                 self._end_epoch()
-        if self.evaluator.has_unused_test_split and self.state.best.tested_step != self.state.best.step:
+        if self.evaluator.has_separate_test_split and self.state.best.tested_step != self.state.best.step:
             self.evaluator.evaluate_best_on_test(trigger="end")
         return "completed" if self.state.finished else "stopped early"
 
@@ -108,7 +108,7 @@ class Trainer:
     def restore_earlier(self, checkpoint: Checkpoint, factor: float) -> None:
         """Restore an earlier state of this run between two steps; `factor` scales all learning rates from there on.
 
-        Edits made after the checkpoint stay in the rate: otherwise a second return would continue at that of the first.
+        Edits made after the checkpoint are kept: otherwise a second return to it would continue at the rate of the first.
         """
         edited = self.state.schedule.edited(self.state.step)
         self.metrics.forget()
@@ -197,13 +197,13 @@ class Trainer:
 
     def _report_divergence(self) -> None:
         first, step = self.skipped_from, self.state.step
-        if first is None or step - max(first - 1, self._last_divergence_check) < MAX_CONSECUTIVE_SKIPPED_STEPS:
+        if first is None or step - max(first - 1, self._last_divergence_report) < MAX_CONSECUTIVE_SKIPPED_STEPS:
             return
         self.drain()  # the newest steps may have been finite
         if self.skipped_from is not None:
             self.hooks.on_divergence(self.state.step, self.skipped_from)
             # If training continues, ask again after as many steps. `skipped_from` stays: no later state is one to return to.
-            self._last_divergence_check = self.state.step
+            self._last_divergence_report = self.state.step
 
     def _publish_when_due(self) -> None:
         self._collect(wait=False)

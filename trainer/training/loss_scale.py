@@ -25,7 +25,8 @@ class LossScale:
 
     def __init__(self, device: torch.device, *, precision: str) -> None:
         self.enabled = precision == "fp16"
-        self.state_2 = torch.tensor([_FIRST, 0.0], device=device)  # in place: scale, good steps since its last change
+        # float32 (2,), only changed in place: the scale, and the good steps since it last changed.
+        self.state_2 = torch.tensor([_FIRST, 0.0], device=device)
 
     def scaled(self, loss: Tensor) -> Tensor:
         """The loss to differentiate."""

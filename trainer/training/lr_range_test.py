@@ -1,6 +1,7 @@
 """Learning-rate range test: a few steps at increasing rates, on a copy of the state.
 
-The run is not changed by a single bit: weights, statistics and momentum are copies, and draws depend on the position alone.
+The run is not changed by a single bit: the test has its own weights, statistics and momentum, and draws depend on the
+position alone.
 
 Source: Smith, Cyclical Learning Rates for Training Neural Networks, arXiv:1506.01186, section 3.3. The rate where the loss falls
 fastest is fastai's "steep" suggestion.
@@ -25,7 +26,7 @@ _LOWEST, _HIGHEST = 1e-5, 10.0  # rates of the first and of the last step
 _SMOOTHING = 0.9
 _STOP_LOSS_FACTOR = 4.0  # the test ends at a loss this many times the lowest one and above the loss of guessing
 _LEAST_FALL = 0.1  # relative fall of the loss that suffices to suggest a rate, whatever the noise
-# Smaller falls, into a valley, suffice from this many standard deviations of the loss at the lowest rates.
+# A smaller relative fall, into a valley, suffices at this many times the noise: the loss's deviation at the lowest rates.
 _LEAST_CLEAR_FALL, _NOISES = 0.01, 4.0
 _REACH = 5  # steps to either side over which the slope of the loss is measured: over one step it is noise
 _FEWEST = 10  # steps before any loss counts as the lowest: until then the average is mostly the first loss

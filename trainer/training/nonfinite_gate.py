@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 
 class NonFiniteGate:
-    """Gate around one optimizer step: `begin`, then forward and backward passes, then `step`."""
+    """Gate around one optimizer step: `begin`, then forward and backward passes, then `step`.
+
+    The optimizer must hold a momentum for every parameter: otherwise a skipped first step would leave it undefined.
+    """
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Every parameter needs a momentum: without one, skipping the first step would leave it undefined."""
         self._optimizer = optimizer
         self._fused = all(group["fused"] for group in optimizer.param_groups)
         self.statistics = join_statistics(model)  # running means and variances: float32, to be changed in place

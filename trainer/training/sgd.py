@@ -32,7 +32,6 @@ class SGD(torch.optim.Optimizer):
                 self._update(trained, group)
 
     def _update(self, parameters: list[nn.Parameter], group: dict[str, Any]) -> None:
-        """Update the parameters of one group, in place."""
         gradients = [
             _along_memory(parameter, parameter.grad).contiguous()
             for parameter in parameters

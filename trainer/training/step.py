@@ -29,7 +29,10 @@ def build_step(
     config: Config, model: nn.Module, augment: Augment, numerics: Numerics,
     *, class_weights_K: Tensor | None = None, micro_batches: int | None = None, peers: Peers | None = None,
 ) -> TrainStep:  # fmt: skip
-    """Build the step of a model, changed in place to the memory format and the convolutions of `numerics`."""
+    """Build the step of a model, which is changed in place to the memory format and convolutions of `numerics`.
+
+    None means: equal class weights, micro-batches as configured, no other processes.
+    """
     model = numerics.apply_to(model)
     optimizer = build_optimizer(model, config.optim, precision=numerics.precision)
     return TrainStep(
@@ -68,7 +71,8 @@ class TrainStep:
         self.remarks: list[str] = []  # messages for the user; the caller removes them
         self._parallel: DistributedDataParallel | None = None
         self.loss_scale = LossScale(device, precision=numerics.precision)
-        self.not_captured = why_not_captured(config, numerics, device, peers)  # reason why not, or empty
+        # Why steps are not replayed as a CUDA graph; empty where they may be.
+        self.not_captured = why_not_captured(config, numerics, device, peers)
         self._graph = None if self.not_captured else StepGraph(device)
 
     def copy_for(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> TrainStep:

@@ -65,7 +65,9 @@ class DashboardApp(TerminalApp[int]):
         self, port: RunPort | None, ui: UiSettings, *, runs_dir: Path | None = None, clock: Callable[[], float] = time.time,
         input_fd: int | None = None, hung_up: Callable[[], bool] = lambda: False, read_only: bool = False,
     ) -> None:  # fmt: skip
-        """Show a run, or the list of runs in `runs_dir` (by default the run's folder) where `port` is None.
+        """Show a run, or the list of runs where `port` is None.
+
+        `runs_dir` is the folder listed, by default that of the run, else the usual one.
 
         With `read_only` the runs of the list cannot be controlled, resumed or deleted either. `hung_up` returns whether a signal,
         or the death of the process that the shell started, has shown that the terminal is gone; `input_fd` is watched, too.
@@ -108,7 +110,7 @@ class DashboardApp(TerminalApp[int]):
         return RunView() if self.runs.home is None else self.runs.home.view
 
     @property
-    def watched(self) -> RunController:
+    def current(self) -> RunController:
         """The run on the screen, or under the list."""
         return self.runs.current
 
@@ -123,7 +125,7 @@ class DashboardApp(TerminalApp[int]):
 
     def get_default_screen(self) -> Screen[None]:
         """The dashboard itself, so that it is the first frame."""
-        return self.runs.screen() if self.runs.home is None else self.runs.home.screen
+        return self.runs.new_screen() if self.runs.home is None else self.runs.home.screen
 
     def on_mount(self) -> None:
         # Textual captures what is printed, and drops it. It belongs in the log, like the output of workers and native code.
@@ -226,7 +228,7 @@ class DashboardApp(TerminalApp[int]):
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """Fill the palette: the actions available now on the screen below it, and the themes."""
         if isinstance(screen, DashboardScreen):
-            now = self.watched.situation()
+            now = self.current.situation()
             for action in ACTIONS:
                 if not action.refusal(now):
                     yield self._command(screen, action.label.capitalize(), action.help, action.action)
@@ -263,9 +265,9 @@ class DashboardApp(TerminalApp[int]):
             super().action_interrupt()
 
     def _detach(self) -> None:
-        if self.watched.refuses("detach"):
+        if self.current.refuses("detach"):
             return
-        if self.watched is self.runs.home:
+        if self.current is self.runs.home:
             self._exit_and_continue("detached")
         else:
             self.runs.leave_run()

@@ -62,7 +62,7 @@ class RunController:
         return self.scene.at_rest and not self.scene.behind and not self._pending and not self.view.exporting
 
     def read(self, now: float) -> bool:
-        """Fold in new events, show a change of state at once, and return whether the run has just ended, well or not."""
+        """Fold in new events at `now` (Unix seconds); returns whether the run has just ended, well or not, while watched."""
         if not self._catch_up():
             return False
         self.scene.viewport.keep_within(float(self.view.step), self.scene.total)

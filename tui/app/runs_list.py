@@ -49,7 +49,7 @@ class RunsList:
         assert shown is not None, "keys of a dashboard are not bound in the list of runs"
         return shown
 
-    def screen(self) -> RunsScreen:
+    def new_screen(self) -> RunsScreen:
         # Not before the first frame of a run.
         from trainer.run.view.overview import RunsFolder
         from tui.app.screens.runs_screen import RunsScreen
@@ -62,7 +62,7 @@ class RunsList:
     def show(self) -> None:
         """Show all runs; from a run opened in the list, return to the list."""
         if self.current is self.home:
-            self._app.push_screen(self.screen())
+            self._app.push_screen(self.new_screen())
         else:
             self._back_to_list()
 

@@ -30,7 +30,8 @@ INTERRUPT = Binding("ctrl+c,ctrl+q", "interrupt", "leave", show=False, priority=
 
 _KEY_S = 0.25  # longest time that a key delays the next one
 _INTERRUPT_KEYS = ("ctrl+c", "ctrl+q")
-_LEAVING = ("again", "leave", "cancel")  # actions of screens
+_LEAVING = ("again", "leave", "cancel")
+"""Actions that leave a screen, by precedence: ctrl+c is "again" on the question of key `q`, which also has "cancel"."""
 _QUEUED = (events.Key, events.Paste, events.MouseDown, events.MouseUp)
 
 
@@ -76,7 +77,7 @@ class TerminalApp(App[ReturnType]):
         return colours_beside(self.current_theme)
 
     def action_interrupt(self) -> None:
-        """Leave the screen by the first of its actions that do; Textual's own screens, such as the palette, close."""
+        """Call the first of `_LEAVING` that the screen has; Textual's own screens, such as the palette, close."""
         actions = (getattr(self.screen, f"action_{name}", None) for name in _LEAVING)
         leave = next(filter(None, actions), None)
         if leave is not None:

@@ -83,4 +83,6 @@ def fit(text: str, width: int) -> str:
     """Text of exactly `width` cells: cut with an ellipsis or padded. Wide characters count as two."""
     if width <= 0:
         return ""
-    return set_cell_size(text, width) if cell_len(text) <= width else set_cell_size(text, width - 1) + "…"
+    if cell_len(text) > width:
+        text = set_cell_size(text, width - 1).rstrip(" ") + "…"
+    return set_cell_size(text, width)

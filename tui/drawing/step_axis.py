@@ -15,7 +15,7 @@ _TIMES = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400,
 
 
 def step_labels(view: RunView, left: float, right: float, width: int, *, axis: str) -> list[tuple[float, str]]:
-    """Positions and texts of labels, the first with its unit: steps if less than two epochs, or two seconds, are visible."""
+    """Positions and texts of labels in the unit `axis` (of `AXES`); in steps if less than two epochs or seconds are visible."""
     if view.started is None:
         return []
     per_epoch, axis = view.started.steps_per_epoch, _counted(view, left, right, axis)

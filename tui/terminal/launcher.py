@@ -81,8 +81,9 @@ def run_in_own_session(order: Callable[[], bytes], main: Callable[[LauncherLink]
             os.waitpid(pid, 0)
             raise
         farewell = b""
-        with contextlib.suppress(ConnectionResetError), ours.makefile("rb") as stream:
-            farewell = stream.read()
+        with contextlib.suppress(ConnectionResetError):
+            for part in iter(lambda: ours.recv(65536), b""):
+                farewell += part
     if farewell:
         _print(farewell)
         if not is_main_process():

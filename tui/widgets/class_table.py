@@ -9,7 +9,6 @@ from rich.cells import cell_len
 
 from tui.drawing import format as fmt
 from tui.drawing.canvas import Row
-from tui.drawing.sparkline import as_ticks
 from tui.state.class_results import ClassResult, recalls
 from tui.state.display_state import DisplayState
 from tui.widgets.class_accuracy import name_cell, name_width, recall_cells, waiting_text
@@ -74,6 +73,8 @@ def _explanations(columns: list[_Column], width: int, room: int) -> list[Row]:
 
 def _columns_that_fit(scene: DisplayState, room: int) -> list[_Column]:
     """The columns that fit; the most informative have priority."""
+    from tui.drawing.sparkline import as_ticks
+
     view = scene.view
     trend = _Column("trend", _TREND + 2, lambda result: as_ticks(recalls(view, result.label, _TREND), scene.glyphs))
     by_worth = [

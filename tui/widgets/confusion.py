@@ -79,7 +79,6 @@ class ConfusionPane(TablePane):
 
 
 def _most_confused(results: list[ClassResult], room: int) -> list[ClassResult]:
-    """The classes in the worst pairs, in their order."""
     weight = {result.label: 0.0 for result in results}
     for result in results:
         for other, count in result.score.confusions:

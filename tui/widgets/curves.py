@@ -14,7 +14,8 @@ from tui.widgets.step_pane import StepPane, cursor_figures, step_plot
 if TYPE_CHECKING:
     from tui.drawing.plot import Area, Frame
 
-_OFF_SCALE_FACTOR = 1.5  # evaluations this many times above training losses and newest one are left off the scale
+_OFF_SCALE_FACTOR = 1.5
+"""Evaluations above this multiple of the highest training loss and of the newest evaluation are left off the scale."""
 _MARKS = {
     "lr": ("l", "LR set"), "resume": ("r", "resumed"), "pause": ("p", "paused"), "note": ("n", "note"),
     "frozen": ("u", "frozen/unfrozen"),
@@ -130,7 +131,8 @@ class LossPane(CurvePane):
     def value_range(self, scene: DisplayState, left: float, right: float) -> tuple[float, float, bool]:
         """From 0 (or the lowest decade) to the highest training loss, and to the evaluations that are not far above it.
 
-        The first ones, by batch norm's initial statistics, might flatten every curve. The newest is always on the scale.
+        The first ones can be so high, by batch norm's initial statistics, that they would flatten every curve. The newest is
+        always on the scale.
         """
         from tui.drawing.plot import nice_range
 

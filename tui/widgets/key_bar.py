@@ -61,7 +61,6 @@ def _chosen(now: ActionContext, labels: dict[str, str], room: int, keep: list[st
 
 
 def _size(actions: list[Action], labels: dict[str, str]) -> int:
-    """Cells needed by some actions."""
     return sum(cell_len(f"{action.key} {labels[action.name]}") + _GAP for action in actions) - _GAP
 
 

@@ -12,8 +12,6 @@ from trainer.run.log.event import number
 from trainer.run.log.result_events import LayersMeasured
 from tui.drawing import format as fmt
 from tui.drawing.canvas import Row
-from tui.drawing.histogram_history import Histogram, history_rows
-from tui.drawing.sparkline import as_ticks, histogram
 from tui.state.display_state import DisplayState
 from tui.widgets.pane import exact, wrapped
 from tui.widgets.scroll_pane import TablePane
@@ -126,6 +124,8 @@ def _head(widths: _Widths) -> Row:
 
 
 def _row(scene: DisplayState, measured: LayersMeasured, layer: int, silent: dict[str, float], widths: _Widths) -> Row:
+    from tui.drawing.sparkline import as_ticks, histogram
+
     name = measured.names[layer]
     weight, gradient = number(measured.weight_norms[layer]), measured.gradient_norms[layer]
     frozen = measured.gradient_ranges[layer] is None
@@ -154,6 +154,8 @@ def _share(share: float | None) -> str:
 
 def _history(scene: DisplayState, measured: LayersMeasured, layer: int, width: int, height: int) -> list[Row]:
     """Distributions of a layer's weights and gradients, side by side, with a mark at the step of the table."""
+    from tui.drawing.histogram_history import Histogram, history_rows
+
     events, half, name = scene.view.layers, (width - 2) // 2, fmt.printable(measured.names[layer])
     here = events.index(measured)
     first, last = (f"{round(events[end].epoch, 2):g}" for end in (0, -1))

@@ -41,7 +41,6 @@ class MemoryPane(StepPane):
 
 
 def _curve(scene: DisplayState, width: int, height: int) -> list[Row]:
-    """Memory over the run, and whether it will last."""
     from tui.drawing.plot import draw_cursor, draw_line, nice_range
 
     canvas = Canvas(width, height - 1, braille=scene.glyphs.braille)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import re
 import struct
@@ -425,3 +426,16 @@ def test_reading_version_1_gives_the_same_pixels(tmp_path: Path) -> None:
     assert Decoder.described_by({"size": SIDE} | DECODER.description) == DECODER
     with pytest.raises(ValueError, match="newer than this version"):
         Decoder.described_by({"size": SIDE, "reading": 99})
+
+
+def test_a_file_that_cannot_be_decoded_is_freed_at_once(tmp_path: Path) -> None:
+    Image.new("RGB", (40, 40), "red").save(tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()[:-30]
+    gc.collect()
+    gc.disable()
+    try:
+        with pytest.raises(UnreadableImageError):
+            load(content, upright_rgb)
+        assert gc.collect() == 0
+    finally:
+        gc.enable()

@@ -238,7 +238,7 @@ def test_a_rollback_skips_a_damaged_checkpoint(session: Small) -> None:
     assert session.trainer.state.step == 2
     (warned,) = session.events_of(Warned)
     assert isinstance(warned, Warned)
-    assert warned.message.startswith(f"skipped damaged checkpoint {path}: damaged")
+    assert warned.message.startswith(f"skipped checkpoint {path}: damaged")
 
 
 @pytest.mark.parametrize(("saved_at", "skipped_from"), [((), 6), ((6, 7), 6), ((2, 5), None)])

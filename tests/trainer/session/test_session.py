@@ -33,7 +33,9 @@ from trainer.run.log.event import Event
 from trainer.run.log.result_events import Evaluated
 from trainer.run.log.run_events import Finished, StateChanged, Warned
 from trainer.run.status import RunState
+from trainer.session.session import TrainingSession
 from trainer.session.training_thread import TrainingThread
+from trainer.training.callbacks import LoopCallbacks
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 
@@ -505,3 +507,8 @@ def test_dropout_does_not_depend_on_the_micro_batch(folder_config: Config, tmp_p
     assert torch.allclose(whole, torch.cat(parts), rtol=0.0, atol=1e-6)
     head.eval()
     assert not torch.equal(head(features), whole)
+
+
+def test_a_session_has_every_callback_of_the_loop() -> None:
+    wanted = {name for name in vars(LoopCallbacks) if not name.startswith("_")}
+    assert wanted <= vars(TrainingSession).keys()

@@ -36,7 +36,7 @@ from trainer.run.log.result_events import CheckpointSaved, Evaluated, LayersMeas
 from trainer.run.log.run_events import Finished, Monitored, NoteAdded, Resumed, Started, Warned
 from trainer.run.log.writer import EventLog
 from trainer.trackers.feed import Feed
-from trainer.trackers.relay import forward, locked_position
+from trainer.trackers.relay import locked_position, relay_log
 from trainer.trackers.tracker import Histogram, RunInfo
 
 CLASSES = ["cat", "[red]dog[/]"]
@@ -283,8 +283,8 @@ def test_tensorboard_has_every_step_once(recorded: RunDir) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    forward(recorded, "tensorboard", lambda: True)
-    forward(recorded, "tensorboard", lambda: True)  # adds nothing
+    relay_log(recorded, "tensorboard", lambda: True)
+    relay_log(recorded, "tensorboard", lambda: True)  # adds nothing
     logged = EventAccumulator(
         str(recorded.sinks / "tensorboard"), size_guidance={"scalars": 0, "histograms": 0}
     ).Reload()
@@ -319,7 +319,7 @@ def test_pictures_reach_tensorboard(recorded: RunDir) -> None:
 def test_wandb_stores_a_run_offline(recorded: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb")
     monkeypatch.delenv("WANDB_MODE", raising=False)
-    forward(recorded, "wandb", lambda: True)
+    relay_log(recorded, "wandb", lambda: True)
     [file] = (recorded.sinks / "wandb").glob("wandb/offline-run-*/*.wandb")
     assert b"train/loss" in file.read_bytes()
 
@@ -327,7 +327,7 @@ def test_wandb_stores_a_run_offline(recorded: RunDir, monkeypatch: pytest.Monkey
 def test_mlflow_has_every_step_once(recorded: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    forward(recorded, "mlflow", lambda: True)
+    relay_log(recorded, "mlflow", lambda: True)
     client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{recorded.sinks / 'mlflow' / 'mlflow.db'}")
     [experiment] = [each for each in client.search_experiments() if each.name == "r18-tui"]
     [run] = client.search_runs([experiment.experiment_id])

@@ -74,7 +74,7 @@ async def test_a_bad_first_evaluation_is_marked_and_does_not_flatten_the_curves(
 async def test_curves_fit_into_any_height(dashboard: Dashboard, height: int, begun: bool) -> None:
     async with dashboard(training_run() if begun else CannedSource(opened(), started())) as (app, _):
         for pane in app.query(CurvePane):
-            assert len(pane.rows_for(app.watched.scene, 60, height)) <= max(height, 2)
+            assert len(pane.rows_for(app.current.scene, 60, height)) <= max(height, 2)
 
 
 async def test_names_from_disk_are_shown_literally(dashboard: Dashboard) -> None:
@@ -227,7 +227,7 @@ async def test_quitting_asks_and_can_be_cancelled(dashboard: Dashboard) -> None:
         exit_code = 0
 
     async with dashboard(training_run(), control) as (app, pilot):
-        object.__setattr__(app.watched.port, "thread", Thread())
+        object.__setattr__(app.current.port, "thread", Thread())
         for key in ("q", "ctrl+c", "ctrl+q"):
             await pilot.press(key)
             assert isinstance(app.screen, QuitScreen)
@@ -365,9 +365,9 @@ async def test_the_help_screen_is_reused_and_up_to_date_at_every_opening(dashboa
 async def test_log_scale_smoothing_zoom_and_focus(dashboard: Dashboard) -> None:
     async with dashboard(training_run()) as (app, pilot):
         await pilot.press("y")
-        assert app.watched.scene.log_scale
+        assert app.current.scene.log_scale
         await pilot.press("s", "s")
-        assert app.watched.scene.smoothing == 0.0
+        assert app.current.scene.smoothing == 0.0
         await pilot.press("tab", "tab", "enter")
         await pilot.pause(0.3)
         assert "Loss" not in screen_text(app)
@@ -433,7 +433,7 @@ async def test_a_stopped_trainer_is_shown_with_the_command_to_continue_it(
         await settle(pilot, partial(shows, app, "kill -CONT 4711"), "what to do")
         assert not shows(app, "disk")
         monkeypatch.setattr("tui.app.run_controller.stopped_pid", lambda _run_dir: None)
-        app.watched.follow_trainer()
+        app.current.follow_trainer()
         await settle(pilot, lambda: not shows(app, "kill -CONT"), "it runs again")
 
 
@@ -514,7 +514,7 @@ async def test_a_diverged_run_offers_a_rollback_once(dashboard: Dashboard, key_c
         source.add(diverged(), StateChanged(state="paused"))
         await settle(pilot, lambda: shows(app, "back to step-00000100.safetensors"), "the question")
         await pilot.press("escape")
-        await settle(pilot, lambda: app.screen is app.watched.screen and not shows(app, "back to"), "no question")
+        await settle(pilot, lambda: app.screen is app.current.screen and not shows(app, "back to"), "no question")
         await pilot.press("b")
         assert [type(command) for command in control.sent] == [cmd.GoBack]
         source.add(StateChanged(state="training"), diverged(checkpoint=""), StateChanged(state="paused"))
@@ -532,7 +532,7 @@ async def test_a_read_only_dashboard_does_not_ask_about_a_diverged_run(dashboard
     source.add(diverged(), StateChanged(state="paused"))
     async with dashboard(source, NoControl(lambda: ("view only", Presence.UNKNOWN))) as (app, pilot):
         await settle(pilot, lambda: shows(app, "10 non-finite steps in a row"), "the event")
-        assert app.screen is app.watched.screen
+        assert app.screen is app.current.screen
 
 
 async def test_a_note_is_sent_and_marked_at_its_step(dashboard: Dashboard) -> None:

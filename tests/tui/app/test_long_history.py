@@ -32,13 +32,13 @@ async def test_keys_act_while_a_long_history_is_read(dashboard: Dashboard, monke
         assert not shows(app, "training"), "an outdated state"
         assert not shows(app, "ETA")
         await pilot.press("question_mark")
-        await settle(pilot, lambda: app.screen is not app.watched.screen, "the help")
+        await settle(pilot, lambda: app.screen is not app.current.screen, "the help")
         await pilot.press("escape")
-        await settle(pilot, lambda: app.screen is app.watched.screen, "the dashboard again")
-        assert app.watched.scene.behind
+        await settle(pilot, lambda: app.screen is app.current.screen, "the dashboard again")
+        assert app.current.scene.behind
         source.released = True
         await settle(pilot, lambda: shows(app, "training") and not shows(app, "reading the log"), "the current state")
-        assert app.watched.view.step == source._step - 1
+        assert app.current.view.step == source._step - 1
         await settle(pilot, lambda: shows(app, f"step {source._step - 1:,}/"), "the current step")
 
 
@@ -50,9 +50,9 @@ async def test_new_events_that_take_long_to_read_are_not_a_long_history(
     source = CannedSource(opened(), started(), StateChanged(state="training"))
     async with dashboard(source) as (app, pilot):
         await settle(pilot, lambda: shows(app, "training"), "the state")
-        assert not app.watched.scene.behind
-        before = app.watched.scene.version
+        assert not app.current.scene.behind
+        before = app.current.scene.version
         source.add(steps(1, 7))
         await settle(pilot, lambda: shows(app, "step 7/"), "the steps")
-        assert app.watched.scene.version > before
-        assert app.watched.scene.heard_s > 0
+        assert app.current.scene.version > before
+        assert app.current.scene.heard_s > 0

@@ -84,7 +84,7 @@ async def test_titles_in_the_overview_show_the_keys_of_pages(dashboard: Dashboar
 
 async def test_enter_on_a_pane_shows_its_page(dashboard: Dashboard) -> None:
     async with dashboard(training_run()) as (app, pilot):
-        app.watched.screen.query_one("#classes", Pane).focus()
+        app.current.screen.query_one("#classes", Pane).focus()
         await pilot.press("enter")
         await settle(pilot, partial(shows, app, "5 Classes on test"), "the page")
 
@@ -272,7 +272,7 @@ async def test_mistakes_and_training_images_are_shown_as_pictures(dashboard: Das
             "7 Mistakes on test", "2 most confident  epoch 3", "[red]cat[/]", "true [red]cat", "98 % dog", "name_of_a_file.png",
         ):  # fmt: skip
             assert part in text
-        pane = app.watched.screen.query_one("#page-mistakes", Pane)
+        pane = app.current.screen.query_one("#page-mistakes", Pane)
         colours = {str(segment.style) for segment in pane.render_line(2) if "▀" in segment.text}
         assert colours == {"#f80808 on #f80808", "#0808f8 on #0808f8"}
         await pilot.press("8")

@@ -51,7 +51,7 @@ async def test_an_extended_run_shows_its_new_length(dashboard: Dashboard) -> Non
         )  # fmt: skip
         await settle(pilot, partial(shows, app, "epoch 3/20"), "the header")
         await see(pilot, "from step 301: train.epochs 10 -> 20")
-        assert app.watched.view.plan == {"train.epochs": 20, "eval.every_epochs": 4, "checkpoint.every_s": 60}
+        assert app.current.view.plan == {"train.epochs": 20, "eval.every_epochs": 4, "checkpoint.every_s": 60}
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ async def test_edits_of_the_rate_are_undone_one_after_the_other(dashboard: Dashb
                 LrEdited(step=300, factor=undone, lr=before),
                 Acknowledged(command=sent.name, command_id=sent.command_id, ok=True),
             )
-            await settle(pilot, lambda lr=before: app.watched.view.next_lr == pytest.approx(lr, rel=0.01), "the answer")  # type: ignore[misc]
+            await settle(pilot, lambda lr=before: app.current.view.next_lr == pytest.approx(lr, rel=0.01), "the answer")  # type: ignore[misc]
         await pilot.press("l")
         await settle(pilot, partial(shows, app, "enter sets it, esc cancels"), "nothing to undo")
         await pilot.press("ctrl+z", "escape")

@@ -30,7 +30,7 @@ async def test_without_new_events_only_the_clock_is_drawn(
 ) -> None:
     source = training_run()
     async with dashboard(source) as (app, pilot):
-        screen, scene = app.watched.screen, app.watched.scene
+        screen, scene = app.current.screen, app.current.scene
 
         def is_drawn() -> bool:
             panes = [pane.id or "" for pane in screen.shown_panes() if not pane.follows_clock]
@@ -69,7 +69,7 @@ async def test_a_drawing_is_followed_by_a_rest_that_a_key_ends(
 
         def drawn(at: float, *, computing: bool = True) -> list[str]:
             painted.clear()
-            app.watched.scene.version += 1
+            app.current.scene.version += 1
             screen.draw(at, 0.4, computing=computing)
             return list(painted)
 

@@ -94,7 +94,7 @@ async def test_a_read_only_list_changes_no_run(runs_dir: Path) -> None:
             assert (runs_dir / "half").is_dir()
             await pilot.press("enter")
             await settle(pilot, lambda: shows(app, "read-only"), "a live run is view only, too")
-            assert not app.watched.port.control.can_control
+            assert not app.current.port.control.can_control
     finally:
         lock.release()
 
@@ -160,7 +160,7 @@ async def test_a_live_run_is_neither_resumed_nor_deleted_from_the_list(runs_dir:
     lock = RunLock.take(RunDir(runs_dir / "half"))
     async with listed(runs_dir) as (app, pilot):
         await pilot.press("r")
-        await settle(pilot, lambda: shows(app, "this run is active; enter opens it"), "why not")
+        await settle(pilot, lambda: shows(app, "a process owns this run; enter opens it"), "why not")
         await pilot.press("delete")
         await settle(pilot, lambda: shows(app, "stop it first"), "why not")
     lock.release()
@@ -187,9 +187,9 @@ async def test_other_runs_are_opened_from_the_list_over_a_dashboard(
         await settle(pilot, lambda: shows(app, "pause: view only"), "commands to an inactive run are refused")
         await pilot.press("q", "q")
         await settle(pilot, lambda: shows(app, "epoch 3/10"), "the live run")
-        assert app.watched.port.control.sent == []  # type: ignore[attr-defined]
+        assert app.current.port.control.sent == []  # type: ignore[attr-defined]
         await pilot.press("p")
-        assert len(app.watched.port.control.sent) == 1  # type: ignore[attr-defined]
+        assert len(app.current.port.control.sent) == 1  # type: ignore[attr-defined]
 
 
 async def test_a_dashboard_without_training_resumes_a_run_of_its_list(

@@ -81,8 +81,8 @@ async def test_ctrl_c_leaves_every_screen(dashboard: Dashboard, way: str) -> Non
         for step in way.split("|"):
             await pilot.press(*(step if step == "theme" else [step.replace("?", "question_mark")]))
             await pilot.pause(0.1)
-        assert app.screen is not app.watched.screen
-        while app.screen is not app.watched.screen:
+        assert app.screen is not app.current.screen
+        while app.screen is not app.current.screen:
             depth = len(app.screen_stack)
             await pilot.press(key)
             await pilot.pause(0.05)
@@ -235,7 +235,7 @@ async def test_ctrl_c_does_not_wait_for_keys_typed_ahead(dashboard: Dashboard) -
     async with dashboard(training_run(), control) as (app, pilot):
         await pilot.press("n")
         press_together(app, *"z" * 4000, "ctrl+c")
-        await settle(pilot, lambda: app.screen is app.watched.screen, "the dialog is left")
+        await settle(pilot, lambda: app.screen is app.current.screen, "the dialog is left")
         assert not control.sent
 
 

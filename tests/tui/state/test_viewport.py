@@ -160,7 +160,7 @@ async def test_the_cursor_shows_the_raw_value_beside_the_smoothed_one(dashboard:
 
 
 def shown_steps(app: App) -> tuple[float, float]:
-    scene = app[0].watched.scene
+    scene = app[0].current.scene
     return scene.viewport.edges(scene.total)
 
 
@@ -180,9 +180,9 @@ async def test_keys_zoom_pan_and_reset(dashboard: Dashboard) -> None:
 
 async def test_the_cursor_reads_all_curves_at_a_step(dashboard: Dashboard) -> None:
     async with dashboard(training_run()) as (app, pilot):
-        app.watched.scene.smoothing = 0.0
+        app.current.scene.smoothing = 0.0
         await pilot.press(*["comma"] * 4)
-        cursor = app.watched.scene.viewport.cursor
+        cursor = app.current.scene.viewport.cursor
         assert cursor is not None
         step = int(cursor)
         await settle(pilot, partial(shows, app, f"at {cursor / 100:.2f}"), "the place")
@@ -193,19 +193,19 @@ async def test_the_cursor_reads_all_curves_at_a_step(dashboard: Dashboard) -> No
         assert f"train {loss:.3f}  test 0.667" in text, "the evaluation before the cursor"
         assert f"train {100 * accuracy:.1f}  test 30.0" in text
         assert f" {event.lr[step - 1]:.3g} " in text
-        rows = app.screen.query_one("#loss", StepPane).rows_for(app.watched.scene, 60, 20)
+        rows = app.screen.query_one("#loss", StepPane).rows_for(app.current.scene, 60, 20)
         assert sum(("│", "accent") in row for row in rows) > 8, "a line from top to bottom, behind the curve"
         await pilot.press("t")
         await settle(pilot, partial(shows, app, f"at {step}"), "the same in steps")
         await pilot.press(*["full_stop"] * 5)
-        assert app.watched.scene.viewport.cursor is None
+        assert app.current.scene.viewport.cursor is None
         await settle(pilot, partial(shows, app, "best 40.0"), "the newest values")
 
 
 async def test_the_cursor_shows_no_evaluation_before_the_first(dashboard: Dashboard) -> None:
     async with dashboard(CannedSource(opened(), started(), steps(1), evaluated(1), steps(101))) as (app, pilot):
-        app.watched.scene.viewport.cursor = 50.0
-        app.watched.screen.redraw_step_panes()
+        app.current.scene.viewport.cursor = 50.0
+        app.current.screen.redraw_step_panes()
         await settle(pilot, partial(shows, app, "at 0.50"), "the cursor")
         assert "test" not in "".join(line for line in screen_text(app).splitlines() if "1 Loss" in line)
 
@@ -213,10 +213,10 @@ async def test_the_cursor_shows_no_evaluation_before_the_first(dashboard: Dashbo
 async def test_arrows_move_the_cursor_on_a_page_and_the_focus_in_the_overview(dashboard: Dashboard) -> None:
     async with dashboard(training_run()) as (app, pilot):
         await pilot.press("tab", "right")
-        assert app.watched.scene.viewport.cursor is None
+        assert app.current.scene.viewport.cursor is None
         assert app.screen.focused is app.screen.query_one("#accuracy")
         await pilot.press("1", "left")
-        assert app.watched.scene.viewport.cursor is not None
+        assert app.current.scene.viewport.cursor is not None
 
 
 async def test_the_wheel_zooms_at_the_pointer_and_a_click_sets_the_cursor(dashboard: Dashboard) -> None:
@@ -224,7 +224,7 @@ async def test_the_wheel_zooms_at_the_pointer_and_a_click_sets_the_cursor(dashbo
         _, pilot = app
         pane = app[0].screen.query_one("#loss", StepPane)
         await pilot.click(pane, offset=(20, 5))
-        cursor = app[0].watched.scene.viewport.cursor
+        cursor = app[0].current.scene.viewport.cursor
         assert cursor is not None
         assert 200 < cursor < 300
         await pilot._post_mouse_events([_scroll()], pane, offset=(20, 5))
@@ -232,7 +232,7 @@ async def test_the_wheel_zooms_at_the_pointer_and_a_click_sets_the_cursor(dashbo
         assert right - left == pytest.approx(1000 / 1.5)
         assert left < cursor < right
         await pilot.click(pane, offset=(50, 5))
-        assert app[0].watched.scene.viewport.cursor is None, "right of the newest step"
+        assert app[0].current.scene.viewport.cursor is None, "right of the newest step"
 
 
 def _scroll() -> type:
@@ -245,16 +245,16 @@ async def test_a_rollback_of_the_run_removes_the_cursor(dashboard: Dashboard) ->
     source = training_run()
     async with dashboard(source) as (app, pilot):
         await pilot.press("comma")
-        assert app.watched.scene.viewport.cursor is not None
+        assert app.current.scene.viewport.cursor is not None
         source.add(Resumed(step=100, epoch=1, checkpoint="step-00000100", lr_edits=[]), steps(101, 10))
         await settle(pilot, partial(shows, app, "step 110/"), "the current step")
-        assert app.watched.scene.viewport.cursor is None
+        assert app.current.scene.viewport.cursor is None
 
 
 async def test_keys_of_curves_do_nothing_without_curves(dashboard: Dashboard) -> None:
     async with dashboard(training_run(), size=(40, 12)) as (app, pilot):
         await pilot.press("comma", "plus", "less_than_sign")
-        assert app.watched.scene.viewport == Viewport()
+        assert app.current.scene.viewport == Viewport()
         await see(pilot, "1.043")
 
 
@@ -262,15 +262,15 @@ async def test_keys_of_curves_do_nothing_without_curves(dashboard: Dashboard) ->
 async def test_a_part_with_perfect_accuracy_can_be_shown(dashboard: Dashboard, span: tuple[float, float]) -> None:
     perfect = dataclasses.replace(steps(1, 300), accuracy=[1.0] * 300)
     async with dashboard(CannedSource(opened(), started(), perfect)) as (app, pilot):
-        app.watched.scene.viewport.span = span
-        app.watched.screen.redraw_step_panes()
+        app.current.scene.viewport.span = span
+        app.current.screen.redraw_step_panes()
         await settle(pilot, partial(shows, app, "90 ┤"), "a range below it")
         assert app.crash is None
 
 
 async def test_the_cursor_is_drawn_with_the_terminals_characters(dashboard: Dashboard) -> None:
     async with dashboard(training_run()) as (app, pilot):
-        app.watched.scene.glyphs = ASCII
+        app.current.scene.glyphs = ASCII
         await pilot.press("comma", "comma")
-        app.watched.screen.draw_now()
+        app.current.screen.draw_now()
         await settle(pilot, lambda: "│" not in screen_text(app), "ASCII alone")

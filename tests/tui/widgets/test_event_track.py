@@ -66,7 +66,7 @@ async def test_the_cursor_shows_the_events_of_its_step(dashboard: Dashboard) -> 
     )
     async with dashboard(source) as (app, pilot):
         for step, expected in ((100.0, "learning rate x0.5  looks good"), (300.0, "[b]later")):
-            app.watched.scene.viewport.cursor = step
-            app.watched.screen.redraw_step_panes()
+            app.current.scene.viewport.cursor = step
+            app.current.screen.redraw_step_panes()
             await settle(pilot, partial(shows, app, expected), f"the events of step {step}")
         assert "looks good" not in screen_text(app).replace("note at step 100: looks good", "")

@@ -54,7 +54,7 @@ class BatchPlan:
     num_images: int
     batch_size: int  # images per step
     drop_last: bool  # whether to drop a smaller last batch; one below `smallest` is dropped in any case
-    smallest: int  # smallest number of images that a step can use: batch norm needs two
+    smallest: int  # smallest number of images that a step can use: batch norm needs two in each micro-batch
     seed: int
     balanced: Tensor | None = None  # int64 labels on the CPU to show classes equally often; None for each image once
     rank: int = 0  # index of this process, which selects its part of each batch

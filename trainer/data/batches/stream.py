@@ -92,7 +92,7 @@ class StreamedBatches(Batches):
             decoding.close()
 
     def _take(self, epoch: int, step: int) -> DecodedBatch | None:
-        """Batch of a step; None when it is not ready yet, or when new workers will start at it."""
+        """Batch of a step; None when it is not ready, or when failed workers were stopped and new ones will start with it."""
         try:
             if self._decoding is None:
                 self._decoding = self._start(epoch, step)
@@ -175,7 +175,6 @@ class StreamedBatches(Batches):
         self._warn(f"{what}: {cause.text}; no batch is lost; decoding continues with {number}{how}")
 
     def _first_path(self, epoch: int, step: int) -> str:
-        """Path of the first image of a batch."""
         _, rows = self._plan.rows_of(self._plan.order(epoch), step)
         return self._split.paths[int(rows[0])]
 

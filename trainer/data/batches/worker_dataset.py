@@ -49,10 +49,10 @@ def decode_requests(
 class DecodedBatches(Dataset[DecodedBatch]):
     """Dataset over a folder's images whose items are whole batches.
 
-    With `shared`, another process can map the pixels; with `as_array` they are arrays, since torch would share tensors.
+    With `shared`, another process can map the pixels; with `as_array` they go through a pipe: torch shares tensors.
 
     It holds no list of the images, since what a worker is started with must be small: it is written to a pipe that the
-    worker reads seconds later, and if the worker dies before that, a writer of more than the pipe holds would block.
+    worker reads seconds later, and if the worker dies before that, a writer of more than the pipe holds would block forever.
     """
 
     def __init__(self, decoder: Decoder, prefix: str, *, shared: bool, as_array: bool) -> None:

@@ -1,4 +1,4 @@
-"""The worker processes of a DataLoader's iterator: started together, watched, stopped in any state, and why they died."""
+"""Starts, watches and stops the worker processes of a DataLoader's iterator, and determines why they died."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from trainer.data.folder.pixels import UnreadableImageError, load, upright_rgb
 from trainer.host.limits import usable_cpus
 
 Decoded = tuple[NDArray[np.uint8], list[int], list[tuple[str, str]]]
-"""Pixels (N, S, S, 3) of the readable images, their indices among those requested, and path and reason of the others."""
+"""Pixels (N, S, S, 3) of the readable images, their indices (of an image source: rows), and path and reason of the others."""
 
 LETTERBOX_GREY = (128, 128, 128)  # beside a letterboxed picture
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from trainer.config.reading_version import READING
-from trainer.data.folder.strip_metadata import without_side_data
+from trainer.data.folder.strip_metadata import without_metadata
 from trainer.host.file_kinds import reason_of
 
 T = TypeVar("T")
@@ -44,7 +44,7 @@ class UnreadableImageError(Exception):
 def load(source: str | Path | bytes, use: Callable[[Image.Image], T], reading: int = READING) -> T:
     """Open a picture file, given by its path or content, and pass it to `use`; UnreadableImageError when it cannot be read.
 
-    `use` gets the opened file, whose pixels are not loaded yet; it is called again where side data are damaged.
+    `use` gets the opened file, whose pixels are not loaded yet; it is called again where metadata are damaged.
     MemoryError when the picture does not fit in memory.
     """
     _silence_pillow()
@@ -54,19 +54,22 @@ def load(source: str | Path | bytes, use: Callable[[Image.Image], T], reading: i
     except OSError as error:
         raise UnreadableImageError(reason_of(error, None)) from error
     errors: list[Exception] = []
-    for version in itertools.chain([data], without_side_data(data) if reading > 1 else ()):
-        try:
-            with Image.open(io.BytesIO(version)) as image:
-                return use(image)
-        except MemoryError:
-            raise
-        # Pillow's decoders raise many types for broken files: OSError, SyntaxError, TypeError, struct.error ...
-        except Exception as error:  # noqa: BLE001
-            errors.append(error)
-            if isinstance(error, Image.DecompressionBombError):
-                break
-    # The reported reason is that of the file itself.
-    raise UnreadableImageError(reason_of(errors[0], data)) from errors[0]
+    try:
+        for version in itertools.chain([data], without_metadata(data) if reading > 1 else ()):
+            try:
+                with Image.open(io.BytesIO(version)) as image:
+                    return use(image)
+            except MemoryError:
+                raise
+            # Pillow's decoders raise many types for broken files: OSError, SyntaxError, TypeError, struct.error ...
+            except Exception as error:  # noqa: BLE001
+                errors.append(error)
+                if isinstance(error, Image.DecompressionBombError):
+                    break
+        # The reported reason is that of the file itself.
+        raise UnreadableImageError(reason_of(errors[0], data)) from errors[0]
+    finally:
+        errors.clear()  # their tracebacks hold this frame: the cycle would keep the file and its pixels in memory
 
 
 def upright_rgb(image: Image.Image, reading: int = READING) -> Image.Image:

@@ -36,9 +36,9 @@ class Finding(NamedTuple):
     """Result of examining one file."""
 
     digest: str  # hash of its bytes; equal for copies. Empty where the file could not be opened.
-    width: int  # width in pixels, upright; 0 where the file is no image, as is the height
+    width: int  # pixels, upright, like the height; both 0 where the file is no image
     height: int
-    mode: str  # pillow's name of its pixels, such as `RGB`, `L`, `RGBA`, `CMYK`
+    mode: str  # Pillow's name of its pixels, such as `RGB`, `L`, `RGBA`, `CMYK`
     problem: str  # reason why it cannot be used; empty when it can
     brightest: int = -1  # brightest value after conversion, 0 to 255, where the file has more than 8 bits; else -1
 

@@ -15,7 +15,7 @@ _NEEDED = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
 _WANTED = (frozenset({b"tRNS", b"eXIf"}), frozenset({b"eXIf"}), frozenset[bytes]())
 
 
-def without_side_data(data: bytes) -> Iterator[bytes]:
+def without_metadata(data: bytes) -> Iterator[bytes]:
     """Yield versions of a whole PNG or JPEG file with less and less data beside pixels; orientation stays longest.
 
     Yields nothing for other formats, or where there is nothing to remove.

@@ -33,11 +33,11 @@ class Choice:
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """Initial weights: `model.init_from` (None for random ones), and their stem and image size in training, None if unknown."""
+    """Initial weights of training."""
 
-    reference: str | None
-    stem: str | None = None
-    image_size: int | None = None
+    reference: str | None  # `model.init_from`; None for random weights
+    stem: str | None = None  # of their training; None where unknown
+    image_size: int | None = None  # pixels, in their training; None where unknown
 
 
 def choose(survey: Survey, *, name: str, root: str, start: Start, gpu: bool) -> list[Choice]:
@@ -200,7 +200,6 @@ def _training(num_train: int, batch_size: int, start: Start, gpu: bool) -> list[
 
 
 def _selection(survey: Survey, division: list[Choice]) -> Iterator[Choice]:
-    """Criterion that selects the best checkpoint."""
     share = next((float(choice.value) for choice in division if choice.key == "data.val_fraction"), 0.0)
     counts = survey.counts("train" if share else "val" if "val" in survey.layout.folders else "test")
     number = round(sum(counts) * (share or 1.0))

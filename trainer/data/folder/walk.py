@@ -146,7 +146,6 @@ def image_entries(folder: Path, notes: Notes, reading: int = READING) -> Iterato
 
 
 def _listed(folder: Path) -> list[os.DirEntry[str]]:
-    """Entries of a folder, sorted by name."""
     try:
         return sorted(os.scandir(folder), key=lambda entry: entry.name)
     except FileNotFoundError:

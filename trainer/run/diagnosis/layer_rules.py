@@ -37,12 +37,12 @@ def exploding_layer(view: RunView) -> Verdict | None:
     if optimizer != "sgd" or len(view.layers) < 2:
         return None
     before, now = (_changes(view, measured) for measured in view.layers[-2:])
-    torn = [name for name, share in now.items() if min(share, before.get(name, 0.0)) > _EXPLODING]
-    if not torn:
+    exploding = [name for name, share in now.items() if min(share, before.get(name, 0.0)) > _EXPLODING]
+    if not exploding:
         return None
     return Verdict(
-        kind="exploding layer", level="warning", text=f"exploding gradients: {_listed(torn)}",
-        evidence=f"one step changes its norm by {now[torn[0]]:.0%}",
+        kind="exploding layer", level="warning", text=f"exploding gradients: {_listed(exploding)}",
+        evidence=f"one step changes its norm by {now[exploding[0]]:.0%}",
         remedy="l sets a lower learning rate; train.max_grad_norm limits them",
     )  # fmt: skip
 

@@ -155,7 +155,6 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _mean_and_error(values: Sequence[float]) -> tuple[float, float]:
-    """The mean and its standard error."""
     mean = _mean(values)
     variance = _mean([(value - mean) ** 2 for value in values])
     return mean, math.sqrt(variance / max(len(values), 1))

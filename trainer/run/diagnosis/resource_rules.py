@@ -49,13 +49,13 @@ def memory_full(view: RunView) -> Verdict | None:
     kept = readings.get("reserved_bytes", 0.0) - readings.get("peak_bytes", readings.get("reserved_bytes", 0.0))
     device = readings.get("device_used_bytes", 0.0) - max(kept, 0.0)
     machine = readings.get("system_used_bytes", 0.0)
-    for used, total, what, remedy in (
+    for used, key, what, remedy in (
         (device, "device_total_bytes", "the device's memory", "a smaller batch, or train.grad_accum_steps"),
         (machine, "system_total_bytes", "this machine's memory", "fewer data.workers, or data.cache=none"),
     ):
-        most = readings.get(total)
-        if most and used >= _FULL * most:
-            evidence = f"{used / 2**30:.1f} of {most / 2**30:.1f} GiB"
+        total = readings.get(key)
+        if total and used >= _FULL * total:
+            evidence = f"{used / 2**30:.1f} of {total / 2**30:.1f} GiB"
             return Verdict(
                 kind="memory", level="warning", text=f"{what} is nearly full", evidence=evidence, remedy=remedy
             )

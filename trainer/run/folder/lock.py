@@ -107,7 +107,7 @@ def is_live(run_dir: RunDir) -> bool:
 
 
 def _owner_by_log(run_dir: RunDir, locked: bool | None) -> dict[str, Any] | None:
-    """Owner of a run that still trains by its log, but whose lock is on another machine or a file system without locks."""
+    """Owner whose lock cannot be seen from here (another machine, no locks) but whose log is recent; else None."""
     owner = read_owner(run_dir)
     seen = locked is not None and owner is not None and _lock_reaches(owner)
     return owner if owner and not seen and _silence_s(run_dir) < LOST_AFTER_S else None

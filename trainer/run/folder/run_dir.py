@@ -96,6 +96,7 @@ def create_run(runs_dir: Path, name: str) -> RunDir:
 def refuse_links(run_dir: RunDir) -> None:
     """Raise RunError at the first link in a run directory that is to be written to: it may lead anywhere."""
     for place, folders, files in os.walk(run_dir.path):  # code that needs an unreadable folder reports it
+        folders.sort()  # `os.walk` enters them in this order
         for path in (Path(place, name) for name in sorted(folders + files)):
             if path.is_symlink():
                 raise RunError(

@@ -1,4 +1,4 @@
-"""Runs a command when a run ends, fails or is held. It is in the user's environment: others may write a configuration."""
+"""Runs the command in R18_TUI_HOOK when a run ends, fails or is held; never one from a configuration, which others may write."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class EndHook:
     """Observer of the log that runs the command, on the log writer's thread, without waiting for it."""
 
     def __init__(self, run_dir: RunDir, environment: Mapping[str, str]) -> None:
-        """Read the command; ConfigError when it does not exist, at the start rather than at the end of a run."""
+        """Read the command, if one is set; ConfigError when it does not exist: now rather than at the end of a run."""
         self._run_dir = run_dir
         try:
             self._command = shlex.split(environment.get(VARIABLE, ""))

@@ -44,7 +44,6 @@ def _is_sampled(value: Sequence[Sequence[float]]) -> bool:
 
 SampledSchedule = Annotated[list[list[float]], _is_sampled]
 
-
 # Entries of a configuration and of a model's description that viewers read; the others may be anything.
 Config = Annotated[
     dict[str, dict[str, Any]],

@@ -1,4 +1,4 @@
-"""Checks values from a log against the types that `trainer.run.log.run_events` declares.
+"""Checks values from a log against the types that events declare (`run_events`, `result_events`).
 
 A check takes many values at once, so that a million steps are checked as columns. A plain `int` is a whole number from 0
 that a float holds exactly, and a plain `float` a number whose square is finite. `Annotated` adds a `Range`, a dict with the

@@ -49,7 +49,7 @@ class ClassScore:
 def scores_from_counts(
     images: Sequence[int], correct: Sequence[int], predicted: Sequence[int], confusions: Sequence[Sequence[int]]
 ) -> list[ClassScore]:
-    """Scores of all classes, from numbers by class. `predicted` may be empty, and `confusions`, which are as in `Evaluated`."""
+    """Scores of all classes, from numbers by class; `predicted` and `confusions` (as in `Evaluated`) may be empty."""
     return [
         ClassScore(
             images=count,

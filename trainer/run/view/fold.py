@@ -50,7 +50,7 @@ def _opened(event: events.Opened, view: RunView, time: float) -> None:
 def _started(event: events.Started, view: RunView, time: float) -> None:
     view.started = event
     tick(view, view.step, time)
-    view.frozen, view.begun_at = None, view.step  # the frozen stages are published again
+    view.frozen, view.session_step = None, view.step  # the frozen stages are published again
     device = event.device.get("name", "?")
     view.note(time, "info", f"{device}, {event.choices.get('precision', '?')}; {event.splits.get('train', 0):,} images")
     if event.skipped_images:
@@ -118,7 +118,7 @@ def _diverged(event: events.Diverged, view: RunView, time: float) -> None:
 @fold_event.register(events.StagesFrozen)
 def _frozen(event: events.StagesFrozen, view: RunView, time: float) -> None:
     view.frozen = event
-    if event.step > view.begun_at:
+    if event.step > view.session_step:
         view.marks.append(Mark(event.step, "frozen", f"frozen: {', '.join(event.stages) or 'nothing'}"))
     which = " to ".join(dict.fromkeys((event.stages[0], event.stages[-1]))) if event.stages else "nothing"
     view.note(time, "info", f"frozen: {which}; {event.trainable:,} parameters are trained")

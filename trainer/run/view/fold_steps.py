@@ -57,7 +57,7 @@ def _numbered(firsts: list[int], counts: list[int]) -> array[float]:
 
 
 def apply_steps(view: RunView, columns: StepColumns, time: float) -> None:
-    """Fold in many new steps, none of them skipped, of which the newest was done at `time`. Call `record_line` afterwards."""
+    """Fold in many new steps, of which the newest was done at `time`. The caller records the line and notes skipped steps."""
     view.train_loss.extend(columns.steps, columns.losses)
     view.train_accuracy.extend(columns.steps, columns.accuracies)
     view.lr.extend(columns.steps, columns.rates)

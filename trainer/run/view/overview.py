@@ -91,7 +91,7 @@ class RunsFolder:
                 yield
 
     def steps(self) -> Iterator[None]:
-        """Read what is new, the newest run first; yields after each that had something new. OSError as in `refresh`."""
+        """Read what is new, the newest event's run first; yields after each that had something new. OSError as in `refresh`."""
         logs = list_logs(self.path)
         self.total = len(logs)
         # A new run may take the name of a deleted one.
@@ -120,7 +120,7 @@ class _FollowedRun:
         self.may_change = True  # also without its files, since its process or its log may end
 
     def refresh(self, log: os.stat_result, now: float) -> bool:
-        """Read what is new, given the state of the log and Unix seconds; whether anything may have changed since."""
+        """Read what is new, given the log's state and the Unix time `now`; returns whether anything may be new."""
         seen = (log.st_mtime_ns, log.st_size, _file_version(self._owner_file))
         if seen == self._seen and not self.may_change:
             return False

@@ -97,10 +97,10 @@ class RunView:
     bad_records: int = 0  # lines skipped because of invalid values
     window: StepWindow = field(default_factory=StepWindow)
     budgets: deque[dict[str, float]] = field(default_factory=lambda: deque(maxlen=_BUDGETS_KEPT), compare=False)
-    regular_save: Note | None = None  # the newest note, if it reports a regular save
+    regular_save: Note | None = None  # on the newest save, if that was a regular one
     skip_note: Note | None = None  # on the newest skipped steps, which began with `skipped_from`
     skipped_from: int = 0
-    begun_at: int = 0  # steps done when this session began
+    session_step: int = 0  # steps done when this session began
 
     def __post_init__(self) -> None:
         self.smoothed_loss = {beta: Smoothed(self.train_loss, beta) for beta in SMOOTHING if beta}

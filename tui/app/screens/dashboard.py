@@ -212,6 +212,8 @@ class DashboardScreen(Screen[None]):
 
     def _pane_of_page(self, name: str) -> Pane:
         """The pane of a page. Those outside the overview are imported and created on first use, not before the first frame."""
+        if name in ("loss", "accuracy", "lr", "memory"):
+            return self._panes[name]
         from tui.widgets.class_table import ClassTable
         from tui.widgets.confusion import ConfusionPane
         from tui.widgets.layers import LayersPane
@@ -222,8 +224,6 @@ class DashboardScreen(Screen[None]):
             "classes": ClassTable, "confusion": ConfusionPane, "mistakes": MistakesPane, "training": TrainingImagesPane,
             "network": NetworkPane, "layers": LayersPane,
         }  # fmt: skip
-        if name not in kinds:
-            return self._panes[name]
         pane_id = f"page-{name}"
         if pane_id not in self._panes:
             self._panes[pane_id] = pane = kinds[name](id=pane_id, classes="page")

@@ -140,7 +140,7 @@ class DeleteScreen(Dialog[bool]):
 
 
 def typed_rate(text: str, current: float) -> tuple[float | None, float | None]:
-    """The rate that a typed number or factor (`x0.5`) sets, None if invalid; and the factor, None if the text is none."""
+    """The rate that a typed number or factor (`x0.5`) sets, None if invalid; and the factor, None for a plain number."""
     number = text.strip().lower()
     is_factor = number.startswith("x")
     try:

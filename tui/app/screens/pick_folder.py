@@ -69,7 +69,7 @@ class FolderScreen(ModalScreen[str | None]):
         if not folder:
             self._say("no folder yet: type a path, or choose one in the tree", problem=True)
         elif self.is_inspecting:
-            self._say("The previous folder is still being inspected", problem=True)
+            self._say("the previous folder is still being inspected", problem=True)
         else:
             self.is_inspecting = True
             self._say(f"inspecting {folder}")

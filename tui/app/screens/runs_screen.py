@@ -174,7 +174,6 @@ class RunsScreen(ModalScreen[None]):
         return str(number + 1), COLOURS[number]
 
     def _is_here(self, run: RunOverview) -> bool:
-        """Whether the list was opened from this run."""
         here, path = self._here, run.run_dir.path
         # Names first: resolving thousands of paths would take longer than drawing them.
         return here is not None and (path.name == here.name or path.is_symlink()) and path.resolve() == self._here_path
@@ -184,7 +183,7 @@ class RunsScreen(ModalScreen[None]):
         return str(selected.run_dir.path) if selected is not None else ""
 
     def _changeable(self) -> RunOverview | None:
-        """The selected run; None, with a message, if it cannot be changed here."""
+        """The selected run; None if there is none, or, with a message, if it cannot be changed here."""
         if self._owner.refusal:
             self._show_message(self._owner.refusal)
             return None
@@ -222,7 +221,7 @@ class RunsScreen(ModalScreen[None]):
             self._show_message("press r once more to resume the run")
             return
         if run.live:
-            self._show_message("this run is active; enter opens it")
+            self._show_message("a process owns this run; enter opens it")
         elif run.status == "finished":
             self._show_message(f"all its epochs are done; for more: {run.run_dir.resume_command()} train.epochs=N")
         elif refusal := self._owner.resume_run(run):
@@ -231,7 +230,7 @@ class RunsScreen(ModalScreen[None]):
     def action_delete(self) -> None:
         run = self._changeable()
         if run is not None and run.live:
-            self._show_message("this run is active; stop it first")
+            self._show_message("a process owns this run; leave or stop it first")
         elif run is not None:
             screen = DeleteScreen(str(run.run_dir.path), size(run))
             self.app.push_screen(screen, lambda yes: self._delete(run) if yes else None)
