@@ -42,7 +42,7 @@ def main() -> int:
     arguments = parser.parse_args()
     device = choose_device("cuda")
     print(f"{describe_device(device)['name']}, torch {software_versions()['torch']}")
-    peak = matrix_peak(device, torch.bfloat16)
+    peak = matrix_peak(device, "bf16")
     print(f"matrix products: {peak / 1e3:,.0f} TFLOP/s in bf16\n")
     for name, settings in _CASES.items():
         for graph in (True, False):

@@ -43,13 +43,16 @@ def main() -> None:
     Plan.add_arguments(parser, pairs=4, blocks=2, seconds=8.0)
     arguments = parser.parse_args()
     cifar, batch = arguments.cifar.resolve(), arguments.batch_size
-    peaks = {dtype: matrix_peak(torch.device("cpu"), dtype) for dtype in (torch.float32, torch.bfloat16)}
-    print("matrix peak: " + ", ".join(f"{peak:.0f} GFLOP/s in {dtype}" for dtype, peak in peaks.items()), flush=True)
+    peaks = {precision: matrix_peak(torch.device("cpu"), precision) for precision in ("fp32", "bf16")}
+    print(
+        "matrix peak: " + ", ".join(f"{peak:.0f} GFLOP/s in {precision}" for precision, peak in peaks.items()),
+        flush=True,
+    )
     for name in arguments.against:
         baseline = functools.partial(_baseline, BASELINES[name], cifar, batch, arguments.workers)
         comparison = compare(functools.partial(_ours, cifar, batch), baseline, Plan.from_arguments(arguments))
         achieved = comparison.first * _TRAIN_GFLOP
-        shares = ", ".join(f"{achieved / peak:.0%} of {dtype}" for dtype, peak in peaks.items())
+        shares = ", ".join(f"{achieved / peak:.0%} of {precision}" for precision, peak in peaks.items())
         print(f"r18-tui / {name}: {comparison}; ours {achieved:.0f} GFLOP/s: {shares}", flush=True)
 
 

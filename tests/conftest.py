@@ -50,6 +50,12 @@ def _make_narrow(patch: pytest.MonkeyPatch) -> None:
     patch.setenv("PYTHONPATH", NARROW, prepend=os.pathsep)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keeps what runs remember out of the user's cache folder."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture
 def narrow_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Trains a narrow network, for files that do not test the network; tests marked `whole_network` train the real one."""

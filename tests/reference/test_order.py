@@ -15,8 +15,9 @@ from torch import Tensor
 
 from tests.reference.evaluation_pictures import SIDE, write_images
 from trainer.data import image_folder
-from trainer.data.batches.batches import Batch, Batches, BatchPlan, ResidentBatches, evaluation_batches
+from trainer.data.batches.batches import Batch, Batches, BatchPlan, evaluation_batches
 from trainer.data.batches.lost_images import LostImages
+from trainer.data.batches.resident import ResidentBatches
 from trainer.data.batches.stream import StreamedBatches
 from trainer.data.dataset import ResidentSplit, Split
 from trainer.data.draws import balanced_order, epoch_order

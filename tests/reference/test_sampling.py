@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from trainer.data.draws import Stream, draw, draw_below, draw_uniform
+from trainer.data.draws import EpochDraws, Stream, draw
 
 N = 40_000
 POSITIONS = torch.arange(N)
@@ -49,9 +49,13 @@ def test_a_draw_is_the_upper_53_bits_of_a_chained_splitmix64(
     wanted = [mixed((position * 0x9E3779B97F4A7C15 + key) & MASK) >> 11 for position in positions]
     drawn = draw(torch.tensor(positions), seed=seed, epoch=epoch, stream=stream)
     assert drawn.tolist() == wanted
-    uniform = draw_uniform(torch.tensor(positions), seed=seed, epoch=epoch, stream=stream)
+    draws = EpochDraws(seed)
+    draws.begin(epoch)
+    assert int(draws.epoch) == epoch
+    assert draws.whole(torch.tensor(positions), stream).tolist() == wanted
+    uniform = draws.uniform(torch.tensor(positions), stream)
     assert uniform.tolist() == [(value >> 29) / 2**24 for value in wanted]
-    below = draw_below(7, torch.tensor(positions), seed=seed, epoch=epoch, stream=stream)
+    below = draws.below(7, torch.tensor(positions), stream)
     assert below.tolist() == [value % 7 for value in wanted]
 
 
@@ -66,7 +70,7 @@ def chi_square(cells: Tensor, count: int) -> float:
 
 def cells_of(stream: Stream, count: int, *, seed: int = 3, epoch: int = 1, positions: Tensor = POSITIONS) -> Tensor:
     """The number of each draw's part among `count` equal parts of [0, 1)."""
-    return (draw_uniform(positions, seed=seed, epoch=epoch, stream=stream).double() * count).long()
+    return (EpochDraws(seed, epoch=epoch).uniform(positions, stream).double() * count).long()
 
 
 @pytest.mark.parametrize("stream", Stream)
@@ -127,10 +131,11 @@ def test_draws_have_the_shape_of_the_positions_and_do_not_depend_on_others(
     shape: list[int], seed: int, limit: int
 ) -> None:
     positions = torch.arange(math.prod(shape)).reshape(shape)
-    drawn = draw_below(limit, positions, seed=seed, epoch=0, stream=Stream.CROP_X)
+    draws = EpochDraws(seed)
+    drawn = draws.below(limit, positions, Stream.CROP_X)
     assert drawn.shape == positions.shape
     for position, value in zip(positions.flatten().tolist(), drawn.flatten().tolist(), strict=True):
-        alone = draw_below(limit, torch.tensor([position]), seed=seed, epoch=0, stream=Stream.CROP_X)
+        alone = draws.below(limit, torch.tensor([position]), Stream.CROP_X)
         assert value == int(alone) < limit
 
 

@@ -16,6 +16,7 @@ from tests.reference.training_images import mixed, training_image
 from tests.reference.training_sides import CPU, MEAN, STD, drawn_quantile
 from trainer.data.augment.augment import Augment, Normalize
 from trainer.data.augment.mixing import Mixer, beta_quantiles
+from trainer.data.draws import EpochDraws
 
 
 def augmented(case: Case, epoch: int) -> tuple[Tensor, Tensor, list[int]]:
@@ -50,9 +51,9 @@ def test_mixed_images_equal_those_of_the_reference(settings: dict[str, float], s
     case.settings["data"] |= {"mixup": 0.0, "cutmix": 0.0} | settings
     config = case.config()
     images, _, _ = augmented(case, epoch=2)
-    mixer = Mixer.of(config.data, config.run.seed, CPU)
+    mixer = Mixer.of(config.data, CPU)
     assert mixer is not None
-    mix = mixer(torch.arange(len(images)), 2, images.shape[-1])
+    mix = mixer(torch.arange(len(images)), EpochDraws(config.run.seed, epoch=2), images.shape[-1])
     blended = mix(images, images.roll(1, 0))
     for position in range(len(images)):
         own, partner = images[position].double(), images[position - 1].double()

@@ -121,7 +121,7 @@ def test_the_saved_average_includes_all_steps(run: Recorder) -> None:
     for step, state in enumerate(run.states[1:], 1):
         for name, value in {**state.weights, **state.statistics}.items():
             expected[name] = averaged(expected[name], value, decay=0.9, step=step)
-    saved = run.trainer.state.snapshot(run_record())
+    saved = run.trainer.state.snapshot(run_record()).completed()
     average, weights = saved.group("ema"), saved.group("model")
     for name, value in expected.items():
         torch.testing.assert_close(average[name].double(), value, rtol=1e-5, atol=1e-6)

@@ -15,10 +15,11 @@ from tests.reference.training_rules import averaged, class_weights, learning_rat
 from tests.reference.training_sides import narrow_model, shake
 from trainer.config.lr_schedule import schedule_of
 from trainer.config.schema import Config
+from trainer.data.draws import EpochDraws
 from trainer.model.ema import ModelEma
 from trainer.model.resnet import Head, losses_of
 from trainer.training.batch_source import loss_weights, plan_of
-from trainer.training.optimizer import build_optimizer, load_momentum_state, momentum_state, set_lr
+from trainer.training.optimizer import build_optimizer, load_momentum_state, momentum_state
 
 
 def drawn(shape: torch.Size, seed: int) -> Tensor:
@@ -65,7 +66,7 @@ def test_updates_equal_the_formulas(seed: int) -> None:
     frozen = {name for name in names if random.random() < 0.2}
     for step in range(3):
         rate = config.optim.lr * random.choice([1.0, 0.3])
-        set_lr(optimizer, rate)
+        optimizer.set_lr(rate)
         for name, parameter in names.items():
             gradient = drawn(parameter.shape, 10 * seed + step)
             parameter.grad = None if name in frozen else gradient.contiguous()
@@ -155,12 +156,12 @@ def test_a_smaller_last_batch_needs_two_images_per_micro_batch(parts: int, drop_
 
 @pytest.mark.parametrize("rate", [0.25, 0.6])
 def test_dropout_zeroes_a_share_of_the_features_and_scales_the_others(rate: float) -> None:
-    head = Head(50, 50, dropout=rate, seed=3).train()
+    head = Head(50, 50, dropout=rate).train()
     with torch.no_grad():
         head.weight.copy_(torch.eye(50))
         head.bias.zero_()
     ones = torch.ones(400, 50)
-    head.aim(torch.arange(400), 1)
+    head.aim(torch.arange(400), EpochDraws(3, epoch=1))
     seen = head(ones).detach()
     dropped = float((seen == 0).float().mean())
     assert dropped == pytest.approx(rate, abs=0.02)  # four standard deviations of 20,000 draws
@@ -168,8 +169,8 @@ def test_dropout_zeroes_a_share_of_the_features_and_scales_the_others(rate: floa
     by_unit, by_image = (seen == 0).float().mean(0), (seen == 0).float().mean(1)
     assert float(by_unit.std()) < 0.05, "every unit is dropped equally often"
     assert float(by_image.std()) < 0.15
-    head.aim(torch.arange(100, 200), 1)
+    head.aim(torch.arange(100, 200), EpochDraws(3, epoch=1))
     assert torch.equal(head(ones[:100]), seen[100:200]), "a mask depends on the position alone"
-    head.aim(torch.arange(400), 2)
+    head.aim(torch.arange(400), EpochDraws(3, epoch=2))
     assert float((head(ones) == seen).float().mean()) < 0.9, "and on the epoch"
     assert torch.equal(head.eval()(ones), ones)

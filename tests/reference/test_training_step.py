@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from random import Random
+from typing import Literal
 from unittest import mock
 
 import pytest
@@ -46,7 +47,7 @@ def test_steps_with_products_equal_those_of_the_reference(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_steps_in_fewer_bits_equal_the_references_up_to_rounding(precision: str) -> None:
+def test_steps_in_fewer_bits_equal_the_references_up_to_rounding(precision: Literal["bf16", "fp16"]) -> None:
     """The reference rounds in the same places, but sums in another order round some numbers differently, by 2**-bits.
 
     That switches a share of about 2**-bits of the ReLUs in each of nine layers, so a single gradient may deviate more.

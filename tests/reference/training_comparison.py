@@ -11,7 +11,7 @@ from torch import Tensor
 from tests.reference.training_cases import Case
 from tests.reference.training_sides import State, Trained
 from tests.reference.training_step import Reference
-from trainer.model.numerics import Numerics
+from trainer.model.numerics import Convolution, Numerics, Precision
 
 MARGIN = 2e-6
 """Below this distance from 0, rounding may switch a ReLU in one implementation only; both gradients are then correct."""
@@ -96,7 +96,7 @@ class Comparison:
         return [f"{name}: {value:.2g}, allowed {limit:.2g}" for name, value, limit in deviations if not value < limit]
 
 
-def compared(case: Case, *, precision: str = "fp32", convolution: str = "native") -> Comparison:
+def compared(case: Case, *, precision: Precision = "fp32", convolution: Convolution = "native") -> Comparison:
     """Take the steps of a case with trainer and reference."""
     config, pixels, labels = case.config(), case.pixels(), case.labels()
     numerics = Numerics(precision=precision, channels_last=case.channels_last, convolution=convolution)

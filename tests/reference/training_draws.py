@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from trainer.data.draws import Stream, draw, draw_uniform
+from trainer.data.draws import EpochDraws, Stream, draw
 
 MOST = 128  # largest number of images in an epoch
 
@@ -37,5 +37,5 @@ def _whole_numbers(seed: int, epoch: int, stream: Stream) -> list[int]:
 
 @functools.cache
 def _uniform_numbers(seed: int, epoch: int, stream: Stream) -> list[float]:
-    numbers: list[float] = draw_uniform(torch.arange(MOST), seed=seed, epoch=epoch, stream=stream).tolist()
+    numbers: list[float] = EpochDraws(seed, epoch=epoch).uniform(torch.arange(MOST), stream).tolist()
     return numbers

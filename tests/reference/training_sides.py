@@ -17,13 +17,15 @@ from trainer.config.lr_schedule import schedule_of
 from trainer.config.schema import Config, ModelConfig
 from trainer.data.augment.augment import Augment, Normalize
 from trainer.data.augment.mixing import beta_quantiles
-from trainer.data.batches.batches import Batch, ResidentBatches
+from trainer.data.batches.batches import Batch
+from trainer.data.batches.resident import ResidentBatches
 from trainer.data.dataset import ResidentSplit
 from trainer.model.ema import ModelEma
 from trainer.model.numerics import Numerics
 from trainer.model.resnet import build_model
 from trainer.training.batch_source import loss_weights, plan_of
 from trainer.training.optimizer import build_optimizer, load_momentum_state, momentum_state
+from trainer.training.sgd import SGD
 from trainer.training.step import TrainStep
 
 WIDTHS = (16, 16, 16, 32)
@@ -100,7 +102,7 @@ class State:
     average: dict[str, Tensor]
 
     @classmethod
-    def of(cls, config: Config, model: nn.Module, optimizer: torch.optim.Optimizer, ema: ModelEma | None) -> State:
+    def of(cls, config: Config, model: nn.Module, optimizer: SGD, ema: ModelEma | None) -> State:
         """The state of these parts."""
         weights, kept = _doubled(dict(model.named_parameters())), _doubled(momentum_state(model, optimizer))
         with_momentum = {

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from trainer.model.checkpoint import Checkpoint
 from trainer.model.checkpoint_records import RunRecord, records_in
+from trainer.training.snapshot import Snapshot
 
 _REQUIRED: dict[str, Any] = {
     "run": "run", "config": {"train": {"epochs": 2}, "eval": {}}, "classes": ["a", "b"], "fingerprint": "f", "identity": {},
@@ -21,6 +22,11 @@ _REQUIRED: dict[str, Any] = {
 def checkpoint_of(tensors: dict[str, Tensor], **meta: Any) -> Checkpoint:
     """A checkpoint with these tensors; `meta` changes or adds fields."""
     return Checkpoint(tensors, *records_in(_REQUIRED | meta))
+
+
+def ready(checkpoint: Checkpoint) -> Snapshot:
+    """A snapshot that a writer can make this checkpoint of."""
+    return Snapshot(checkpoint.tensors, checkpoint.run, checkpoint.state, None)
 
 
 def run_record(**meta: Any) -> RunRecord:

@@ -34,6 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="YAML files, or names of shipped configurations (default: all of these)",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, mps, cuda or cuda:N")
+    parser.add_argument(
+        "--forget",
+        action="store_true",
+        help="only forget the precisions that earlier runs chose by timing on this machine",
+    )
 
 
 def main(given: argparse.Namespace) -> int:
@@ -42,17 +47,22 @@ def main(given: argparse.Namespace) -> int:
     from trainer.model.device import choose_device, describe_device
     from trainer.model.numerics import DTYPES
     from trainer.model.versions import software_versions
+    from trainer.training import remembered_numerics
     from trainer.training.autotune import precisions
     from trainer.training.step_timing import matrix_peak, measure
 
+    if given.forget:
+        write_out(
+            f"{remembered_numerics.path()}: {'forgotten' if remembered_numerics.forget() else 'nothing is remembered'}\n"
+        )
+        return 0
     tune_process()
     configs = {name: load_config(name).config for name in given.configs or shipped_names()}
     device = choose_device(given.device)
     write_out(f"{describe_device(device)['name']}, torch {software_versions()['torch']}\n")
     asked_for = {config.run.precision for config in configs.values()} & DTYPES.keys()
-    peaks = {
-        name: matrix_peak(device, DTYPES[name]) for name in dict.fromkeys([*precisions(device), *sorted(asked_for)])
-    }
+    timed: list[str] = [*precisions(device), *sorted(asked_for)]
+    peaks = {name: matrix_peak(device, name) for name in dict.fromkeys(timed)}
     write_out(
         "matrix products: " + ", ".join(f"{peak:,.0f} GFLOP/s in {name}" for name, peak in peaks.items()) + "\n\n"
     )

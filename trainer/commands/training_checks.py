@@ -116,7 +116,7 @@ def _device(wanted: str) -> Iterator[Check]:
 def _precision() -> Check:
     if torch.cuda.is_available():
         native = torch.cuda.is_bf16_supported(including_emulation=False)
-        return Check("precision", "good", "bf16 and fp32" if native else "fp16 and fp32 (bf16 from Ampere on)")
+        return Check("precision", "good", "bf16, tf32 and fp32" if native else "fp16 and fp32 (bf16 from Ampere on)")
     capability = torch.backends.cpu.get_cpu_capability()
     try:
         flags = Path("/proc/cpuinfo").read_text()

@@ -29,9 +29,11 @@ class RunConfig(Group):
     """Seed of every random draw: weights, order, augmentation, dropout."""
     device: str = "auto"
     """`auto`, `cpu`, `mps`, `cuda` or `cuda:N`. `auto` never falls back to the CPU on a machine that has a GPU."""
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """`bf16` is autocast with fp32 weights, `fp16` the same with a scaled loss, for GPUs before Ampere: a step that overflows is
-    skipped and the scale halved. `auto` times a few real steps at the start and uses the faster."""
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
+    """`fp32` is exact everywhere; `tf32` is fp32 whose products have 10 bits of mantissa, on GPUs from Ampere on. `bf16` is
+    autocast with fp32 weights, `fp16` the same with a scaled loss: a step that overflows is skipped and the scale halved. `auto`
+    times a few real steps at the start and uses the faster: of `tf32` and `bf16` on GPUs from Ampere on, of `fp32` and `fp16` on
+    older ones, of `fp32` and `bf16` on a CPU."""
     channels_last: bool | Auto = "auto"
     """Memory format of images and weights; `auto` is timed together with `precision`."""
     convolution: Literal["auto", "native", "products"] = "auto"
@@ -43,7 +45,7 @@ class RunConfig(Group):
     which only long runs on a GPU win back. On a CPU it needs a C++ compiler, and was slower where it was measured."""
     cuda_graph: bool = True
     """On a CUDA device: capture a step once and replay it, so that small steps do not wait for the CPU. A step that cannot be
-    captured (dropout, mixed images, micro-batches, fp16, several processes) is computed kernel by kernel; the log says why."""
+    captured is computed kernel by kernel; the log says why."""
     sinks: list[TrackerName] = Field(default_factory=list)
     """Trackers that also receive the run, each from its own process: `tensorboard`, `wandb`, `mlflow` or `trackio`."""
     stop_on_signals: list[WarningSignal] = Field(["SIGXCPU", "SIGPWR", "SIGALRM", "SIGVTALRM"])

@@ -49,20 +49,42 @@ class Stream(IntEnum):
 
 def draw(positions_N: Tensor, *, seed: int, epoch: int, stream: Stream) -> Tensor:
     """Hash int64 positions to uniform int64 in [0, 2**53), of the same shape and device; `epoch` counts from 0."""
-    key = 0
-    for part in (seed, epoch, int(stream)):
-        key = _mix_int((key + part) & _MASK)
-    return _shift(_mix(positions_N * _signed(_GOLDEN) + _signed(key)), 11)
+    return _hashed(positions_N, _key(seed, epoch, stream))
 
 
-def draw_below(limit: int, positions_N: Tensor, *, seed: int, epoch: int, stream: Stream) -> Tensor:
-    """Draw uniform integers in [0, limit)."""
-    return draw(positions_N, seed=seed, epoch=epoch, stream=stream) % limit
+class EpochDraws:
+    """All draws of one epoch. Their keys lie on a device, where a CUDA graph that was captured in another epoch reads them."""
 
+    def __init__(self, seed: int, device: torch.device | str = "cpu", *, epoch: int = 0) -> None:
+        self.seed = seed
+        self._epoch = -1
+        self._keys = torch.zeros(
+            1 + len(Stream), dtype=torch.int64, device=device
+        )  # the epoch, and a key for each stream
+        self.begin(epoch)
 
-def draw_uniform(positions_N: Tensor, *, seed: int, epoch: int, stream: Stream) -> Tensor:
-    """Draw uniform float32 in [0, 1), multiples of 2**-24."""
-    return (draw(positions_N, seed=seed, epoch=epoch, stream=stream) >> 29).float() / (1 << 24)
+    def begin(self, epoch: int) -> None:
+        """Switch to another epoch, counted from 0; does nothing within an epoch."""
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._keys.copy_(torch.tensor([epoch, *(_key(self.seed, epoch, stream) for stream in Stream)]))
+
+    @property
+    def epoch(self) -> Tensor:
+        """The epoch, int64 () on the device."""
+        return self._keys[0]
+
+    def whole(self, positions_N: Tensor, stream: Stream) -> Tensor:
+        """Draw as `draw` does, in this epoch."""
+        return _hashed(positions_N, self._keys[stream])
+
+    def below(self, limit: int, positions_N: Tensor, stream: Stream) -> Tensor:
+        """Draw uniform integers in [0, limit)."""
+        return self.whole(positions_N, stream) % limit
+
+    def uniform(self, positions_N: Tensor, stream: Stream) -> Tensor:
+        """Draw uniform float32 in [0, 1), multiples of 2**-24."""
+        return (self.whole(positions_N, stream) >> 29).float() / (1 << 24)
 
 
 def epoch_order(num_images: int, *, seed: int, epoch: int) -> Tensor:
@@ -91,6 +113,17 @@ def balanced_order(labels_N: Tensor, *, seed: int, epoch: int) -> Tensor:
         rows.append(of_class[torch.argsort(keys, dim=1, stable=True)].flatten()[:wanted])
     chosen = torch.cat(rows)
     return chosen[epoch_order(len(chosen), seed=seed, epoch=epoch)]
+
+
+def _key(seed: int, epoch: int, stream: Stream) -> int:
+    key = 0
+    for part in (seed, epoch, int(stream)):
+        key = _mix_int((key + part) & _MASK)
+    return _signed(key)
+
+
+def _hashed(positions_N: Tensor, key: int | Tensor) -> Tensor:
+    return _shift(_mix(positions_N * _signed(_GOLDEN) + key), 11)
 
 
 def _mix(z: Tensor) -> Tensor:

@@ -140,13 +140,13 @@ def worker_count(config: DataConfig) -> int:
 def place_pixels(config: DataConfig, num_images: int, device: torch.device) -> str:
     """Choose where decoded images are kept: `device`, `ram`, or `none` when they are decoded whenever they are needed.
 
-    With `cache: auto`, the first place with room for the images of all splits is taken.
+    With `cache: auto`, the first place with room for the images of all splits is taken. Processes of one machine share its RAM.
     """
     if config.cache != "auto":
         # Only folders can be streamed; the other sources are in memory anyway.
         return "ram" if config.cache == "none" and config.kind != "imagefolder" else config.cache
     needed = num_images * _train_decoder(config).image_size ** 2 * 3
-    if needed > usable_memory().available * _SHARE_OF_RAM:
+    if needed > usable_memory().available * _SHARE_OF_RAM / local_world_size():
         return "none"
     too_large = device.type == "cuda" and needed > torch.cuda.mem_get_info(device)[0] * _SHARE_OF_DEVICE
     return "ram" if too_large else "device"

@@ -4,10 +4,29 @@ from __future__ import annotations
 
 from pathlib import Path
 
+_AMD_MEMORY = 4 * 2**30  # bytes of its own memory from which an AMD GPU is one to train on, and not part of a CPU
 
-def gpu_present(dev: Path = Path("/dev")) -> bool:
-    """Whether the machine has an NVIDIA GPU, by its device files or by NVML, independent of torch."""
-    return any(dev.glob("nvidia[0-9]*")) or driver_version() is not None
+
+def gpu_present(dev: Path = Path("/dev"), sys: Path = Path("/sys")) -> bool:
+    """Whether the machine has a GPU to train on, by the files of its driver or by NVML, independent of torch."""
+    return any(dev.glob("nvidia[0-9]*")) or driver_version() is not None or amd_gpu_present(sys)
+
+
+def amd_gpu_present(sys: Path = Path("/sys")) -> bool:
+    """Whether the driver of AMD's GPUs lists one with memory of its own. Source: Linux, amdkfd, kfd_topology.c."""
+    banks = sys.glob("class/kfd/kfd/topology/nodes/*/mem_banks/*/properties")
+    return any(_is_video_memory(bank) for bank in banks)
+
+
+def _is_video_memory(bank: Path) -> bool:
+    try:
+        words = bank.read_text().split()
+        facts = dict(zip(words[::2], map(int, words[1::2]), strict=True))
+    except (OSError, ValueError):  # as another version of the driver may write it
+        return False
+    return (
+        facts.get("heap_type") in (1, 2) and facts.get("size_in_bytes", 0) >= _AMD_MEMORY
+    )  # of a GPU: public, private
 
 
 def driver_version() -> str | None:

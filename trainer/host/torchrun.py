@@ -28,12 +28,12 @@ def rank() -> int:
 
 def local_rank() -> int:
     """Rank of this process on its machine, which is also the index of its GPU."""
-    return _number("LOCAL_RANK", 0)
+    return _number("LOCAL_RANK", 0) if under_torchrun() else 0
 
 
 def local_world_size() -> int:
     """Number of these processes on this machine."""
-    return _number("LOCAL_WORLD_SIZE", 1)
+    return _number("LOCAL_WORLD_SIZE", 1) if under_torchrun() else 1
 
 
 def restarts() -> int:

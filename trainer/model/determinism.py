@@ -23,7 +23,8 @@ def set_deterministic(wanted: bool) -> None:
     if wanted:
         # Read when cuBLAS starts; without it results depend on which stream got which workspace.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.backends.cudnn.benchmark = False  # it times, and may choose another algorithm in the next process
+    # It times, and may choose another algorithm in the next process.
+    torch.backends.cudnn.benchmark = not wanted
     torch.use_deterministic_algorithms(wanted)
 
 

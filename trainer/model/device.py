@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from trainer.errors import DeviceError, first_line
-from trainer.host.gpu import driver_version, gpu_present
+from trainer.host.gpu import amd_gpu_present, driver_version, gpu_present
 from trainer.host.torchrun import local_rank, local_world_size
+from trainer.model.numerics import allow_tf32
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -67,6 +68,7 @@ def _checked_gpu(device: torch.device) -> torch.device:
     try:
         torch.ones(1, device=device).add_(1).item()
         torch.cuda.set_device(device)
+        allow_tf32(False)  # until a training chooses it
     except RuntimeError as error:
         said = first_line(error)
         remedy = (
@@ -81,11 +83,18 @@ def _checked_gpu(device: torch.device) -> torch.device:
     return device
 
 
+def has_tf32(device: torch.device) -> bool:
+    """Whether a device has TF32 units: NVIDIA's GPUs from Ampere on."""
+    return device.type == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
 def _why_no_cuda() -> str:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None and visible.strip() in ("", "-1"):
         return f"CUDA_VISIBLE_DEVICES={visible!r} hides every GPU: unset it"
     built = torch.version.cuda
+    if driver_version() is None and amd_gpu_present():
+        return f"torch {torch.__version__} cannot use AMD's GPU: install a build for ROCm (https://pytorch.org/get-started)"
     if built is None:
         return (
             f"torch {torch.__version__} is built without CUDA (driver {driver_version() or 'none'}): install a build of torch "

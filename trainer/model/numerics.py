@@ -4,30 +4,34 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from trainer.model.conv.modules import Conv1x1, Conv3x3
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}  # of products, by precision
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+Convolution = Literal["native", "products"]
+
+DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}  # by precision
 
 
 @dataclass(frozen=True, kw_only=True)
 class Numerics:
     """Numeric choices made once per run, by configuration or by timing.
 
-    The precision is `fp32`, or `bf16` or `fp16` for autocast over fp32 weights; the convolution is `native` or
+    The precision is `fp32` or `tf32`, or `bf16` or `fp16` for autocast over fp32 weights; the convolution is `native` or
     `products` (see `trainer.model.conv`).
     """
 
-    precision: str
+    precision: Precision
     channels_last: bool
-    convolution: str = "native"
+    convolution: Convolution = "native"
 
     def autocast(self, device: torch.device) -> contextlib.AbstractContextManager[object]:
         """Context of a forward pass in this precision."""
-        if self.precision == "fp32":
+        if DTYPES[self.precision] == torch.float32:
             return contextlib.nullcontext()
         return torch.autocast(device.type, dtype=DTYPES[self.precision])
 
@@ -37,8 +41,18 @@ class Numerics:
         return images_NCHW.contiguous(memory_format=layout)
 
     def apply_to(self, model: nn.Module) -> nn.Module:
-        """Convert a model in place to this memory format and these convolutions, and return it."""
+        """Convert a model in place to this memory format and these convolutions, allow TF32 or not, and return the model."""
+        allow_tf32(self.precision != "fp32")
         for module in model.modules():
             if isinstance(module, Conv3x3 | Conv1x1):
                 module.by_products = self.convolution == "products"
         return model.to(memory_format=torch.channels_last if self.channels_last else torch.contiguous_format)
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Let fp32 products of this process use a GPU's TF32 units, or not; other devices have none.
+
+    torch's own default is a mixture: convolutions may, matrix products may not.
+    """
+    torch.backends.cudnn.allow_tf32 = allowed
+    torch.backends.cuda.matmul.allow_tf32 = allowed

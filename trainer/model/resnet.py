@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from trainer.config.freezing import stage_of
 from trainer.config.schema import ModelConfig
-from trainer.data.draws import Stream, draw_below
+from trainer.data.draws import EpochDraws, Stream
 from trainer.model.conv.modules import Conv1x1, Conv3x3
 
 _DROPOUT_GRAIN = 1 << 20  # dropout draws whole numbers below this, so its rate is exact to one millionth
@@ -27,16 +27,14 @@ MACS_PER_PIXEL = {"imagenet": 36_100, "cifar": 542_000, "cifar-maxpool": 137_000
 class Head(nn.Linear):
     """The classifier, with dropout before it that draws by hash; call `aim` before each forward pass in training."""
 
-    def __init__(self, in_features: int, out_features: int, *, dropout: float, seed: int) -> None:
+    def __init__(self, in_features: int, out_features: int, *, dropout: float) -> None:
         super().__init__(in_features, out_features)
         self.dropout = dropout
-        self.seed = seed
-        self._positions_N: Tensor | None = None
-        self._epoch = 0
+        self._aim: tuple[Tensor, EpochDraws] | None = None
 
-    def aim(self, positions_N: Tensor, epoch: int) -> None:
+    def aim(self, positions_N: Tensor, draws: EpochDraws) -> None:
         """Set the images of the next forward pass, by their positions in the epoch's order."""
-        self._positions_N, self._epoch = positions_N, epoch
+        self._aim = positions_N, draws
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - nn.Linear's own name
         """Features (N, in_features) to logits (N, out_features)."""
@@ -44,10 +42,11 @@ class Head(nn.Linear):
         return super().forward(dropped)
 
     def _mask(self, features_NF: Tensor) -> Tensor:
-        assert self._positions_N is not None, "Head.aim must be called before a training forward pass"
+        assert self._aim is not None, "Head.aim must be called before a training forward pass"
+        positions_N, draws = self._aim
         units_F = torch.arange(self.in_features, device=features_NF.device)
-        cells_NF = self._positions_N[:, None] * self.in_features + units_F
-        drawn = draw_below(_DROPOUT_GRAIN, cells_NF, seed=self.seed, epoch=self._epoch, stream=Stream.DROPOUT)
+        cells_NF = positions_N[:, None] * self.in_features + units_F
+        drawn = draws.below(_DROPOUT_GRAIN, cells_NF, Stream.DROPOUT)
         kept = drawn >= round(self.dropout * _DROPOUT_GRAIN)
         return kept.to(features_NF.dtype) / (1.0 - self.dropout)
 
@@ -77,7 +76,7 @@ def build_model(config: ModelConfig, num_classes: int, seed: int) -> nn.Module:
             model.maxpool = nn.Identity()
         else:
             model.relu, model.maxpool = nn.Identity(), RectifiedMaxPool(kernel_size=3, stride=2, padding=1)
-        model.fc = Head(model.fc.in_features, num_classes, dropout=config.dropout, seed=seed)
+        model.fc = Head(model.fc.in_features, num_classes, dropout=config.dropout)
         for block in (*model.layer1, *model.layer2, *model.layer3, *model.layer4):
             for name in ("conv1", "conv2"):
                 setattr(block, name, _switchable_conv(getattr(block, name)))

@@ -13,13 +13,14 @@ from trainer.model.checkpoint import Checkpoint, write_checkpoint
 from trainer.model.checkpoint_folder import CheckpointFolder
 from trainer.run.log.result_events import CheckpointFailed, CheckpointSaved
 from trainer.run.log.writer import EventLog
+from trainer.training.snapshot import Snapshot
 
 _SPARE_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Job:
-    checkpoint: Checkpoint
+    snapshot: Snapshot
     pinned: bool
     best: bool
 
@@ -57,11 +58,11 @@ class CheckpointWriter:
         self._thread = threading.Thread(target=self._run, name="checkpoint-writer", daemon=True)
         self._thread.start()
 
-    def submit(self, checkpoint: Checkpoint, *, pinned: bool = False, best: bool = False) -> None:
-        """Queue a snapshot whose tensors no longer change."""
+    def submit(self, snapshot: Snapshot, *, pinned: bool = False, best: bool = False) -> None:
+        """Queue a snapshot."""
         with self._wake:
-            step, waiting = checkpoint.step, self._with_unsaved_best()
-            job = _Job(checkpoint=checkpoint, pinned=pinned or step in self._unsaved_pins, best=best)
+            step, waiting = snapshot.step, self._with_unsaved_best()
+            job = _Job(snapshot=snapshot, pinned=pinned or step in self._unsaved_pins, best=best)
             job = job.joined(waiting.pop(step)) if step in waiting else job
             older = {other: replace(old, best=old.best and not best) for other, old in waiting.items()}
             self._jobs = {other: old for other, old in older.items() if old.pinned or old.best} | {step: job}
@@ -78,7 +79,7 @@ class CheckpointWriter:
         unsaved, self._unsaved_best = self._unsaved_best, None
         if unsaved is None or any(job.best for job in self._jobs.values()):
             return dict(self._jobs)
-        return {unsaved.checkpoint.step: unsaved, **self._jobs}
+        return {unsaved.snapshot.step: unsaved, **self._jobs}
 
     def mark_written(self, step: int) -> None:
         """Mark the checkpoint of a step as already on disk: a resume started from it."""
@@ -127,7 +128,7 @@ class CheckpointWriter:
 
     def _record_outcome(self, job: _Job, *, saved: bool) -> None:
         """Record which requested checkpoints could not be written."""
-        step = job.checkpoint.step
+        step = job.snapshot.step
         if saved:
             self._unsaved_pins.discard(step)
             self._unsaved_best = None if job.best else self._unsaved_best
@@ -141,14 +142,15 @@ class CheckpointWriter:
 
     def _write(self, job: _Job) -> str:
         begun = time.perf_counter()
-        step = job.checkpoint.step
+        step = job.snapshot.step
         try:
             self._find_folder()
             path = self._folder.at(step)
-            self._check_space(job.checkpoint)
+            checkpoint = job.snapshot.completed()
+            self._check_space(checkpoint)
             # A resume continues the log from this checkpoint; but a log that cannot be written must not prevent the save.
             self._log.sync(timeout=5.0)
-            digest = write_checkpoint(path, job.checkpoint)
+            digest = write_checkpoint(path, checkpoint)
             self._folder.publish(step, best=job.best, pinned=job.pinned)
             size = path.stat().st_size
         except Exception as error:  # noqa: BLE001 - this thread must survive: without it nothing is saved any more

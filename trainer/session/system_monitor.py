@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -118,10 +119,8 @@ def _nvml(uuid: Any) -> list[Reader]:
     """NVML readings of one GPU, found by UUID because CUDA_VISIBLE_DEVICES renumbers devices."""
     import pynvml
 
-    try:
-        pynvml.nvmlInit()
-        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
-    except pynvml.NVMLError:
+    handle = _nvml_handle(uuid)
+    if handle is None:
         return []
 
     def temperature() -> float:
@@ -146,3 +145,18 @@ def _nvml(uuid: Any) -> list[Reader]:
         return readings
 
     return [read_all]
+
+
+def _nvml_handle(uuid: Any) -> Any:
+    """The GPU with a UUID, or that of which the MIG slice with it is a part: a slice has no sensors. None where there is none."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return None
+    with contextlib.suppress(pynvml.NVMLError):
+        return pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
+    with contextlib.suppress(pynvml.NVMLError):
+        return pynvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(pynvml.nvmlDeviceGetHandleByUUID(f"MIG-{uuid}"))
+    return None

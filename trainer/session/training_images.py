@@ -59,10 +59,10 @@ def training_images(data: PreparedData, config: Config, plan: BatchPlan, epoch: 
         {"class": name, "name": name_of(split, row, "train")}
         for name, row in zip(names[1:], rows[1:].tolist(), strict=True)
     ]
-    mixer = Mixer.of(config.data, config.run.seed, _CPU)
+    mixer = Mixer.of(config.data, _CPU)
     shown_NCHW = images_NCHW[1:]
     if mixer is not None:
-        mix = mixer(positions[1:], epoch, images_NCHW.shape[-1])
+        mix = mixer(positions[1:], augment.draws, images_NCHW.shape[-1])
         shown_NCHW = mix(shown_NCHW, images_NCHW[:-1])
         for caption, share, other in zip(captions, mix.share_N.tolist(), names, strict=False):
             caption |= {"share": round(share, 3), "mixed_with": other}

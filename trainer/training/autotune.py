@@ -22,18 +22,21 @@ from trainer.config.freezing import frozen_stages
 from trainer.config.schema import Config
 from trainer.data.augment.augment import Augment
 from trainer.data.batches.batches import Batch
-from trainer.errors import is_out_of_memory
+from trainer.errors import DeviceError, is_out_of_memory
 from trainer.host.progress import Progress
-from trainer.model.numerics import Numerics
+from trainer.model.device import has_tf32
+from trainer.model.numerics import Convolution, Numerics, Precision
 from trainer.training.cuda_graph import PLAIN_STEPS
 from trainer.training.step import build_step
 
 _PROBE_SHARE = 8  # a candidate first runs on an eighth of a batch ...
 _GIVE_UP_FACTOR = 2.0  # ... and is dropped when that takes this many times longer than the fastest candidate
 _NEAR = 1.3  # candidates this close to the fastest are timed again, in turns: a machine may be slow for a moment
+_WINDOW = 10  # steps on a GPU between two readings of the clock
+_LIMIT_S = 8.0  # seconds after which nothing more is begun: the run waits
 _ROUNDS = 3  # steps of each candidate in that second timing
 _STEPS_TO_CAPTURE = PLAIN_STEPS + 1  # untimed steps on a CUDA device, so that the replay of a graph is timed
-_IMAGES_ON_CPU = 128  # largest batch timed on a CPU: time per image stays the same, and the run waits for the trial
+_IMAGES_ON_CPU = 64  # largest batch timed on a CPU: time per image stays the same, and the run waits for the trial
 _LOSS_TOLERANCE = 0.1  # largest relative difference from fp32's first loss at which a precision is trusted
 
 
@@ -57,7 +60,8 @@ def autotune_numerics(
     """Use what is configured, and time what is `auto`.
 
     Returns the choice, and the milliseconds per step of each candidate (empty, without a call of `first_batch`, when
-    nothing is timed). Those that run out of memory are dropped; RuntimeError when none fits. `progress` may raise.
+    nothing is timed). Those that run out of memory are dropped, and those for which there is no time; RuntimeError when
+    none fits. `progress` may raise.
     """
     candidates = _candidates(config, device)
     if len(candidates) == 1:
@@ -68,7 +72,10 @@ def autotune_numerics(
     timings: list[_Timing] = []
     trials: dict[Numerics, _Trial] = {}
     too_large: Exception | None = None
+    end = time.monotonic() + _LIMIT_S
     for number, numerics in enumerate(candidates):
+        if timings and time.monotonic() > end:
+            break
         alike = [timing.step_s for timing in timings if timing.numerics.precision == numerics.precision]
         if alike and min(alike) == math.inf:
             continue  # a precision without hardware is slow in every layout
@@ -89,7 +96,7 @@ def autotune_numerics(
             timings.append(timing)
         kept = _near_fastest(timings)
         trials = {numerics: trial for numerics, trial in trials.items() if numerics in kept}  # the memory of the others
-    timings = _retime(timings, trials)
+    timings = _retime(timings, trials, end)
     trials.clear()
     if device.type == "cuda":
         # The trial's memory does not count as training's: neither its peak nor its cache.
@@ -101,13 +108,15 @@ def autotune_numerics(
     return fastest.numerics, {describe(t.numerics): round(t.step_s * 1e3, 1) for t in timings if t.step_s < math.inf}
 
 
-def _retime(timings: list[_Timing], trials: dict[Numerics, _Trial]) -> list[_Timing]:
-    """Candidates close to the fastest, each with its shortest step after more steps in turns."""
+def _retime(timings: list[_Timing], trials: dict[Numerics, _Trial], end: float) -> list[_Timing]:
+    """Candidates close to the fastest, each with its shortest step after more steps in turns, begun before `end`."""
     close = _near_fastest(timings)
     if len(close) < 2:
         return timings
     seconds = {timing.numerics: timing.step_s for timing in timings}
     for _ in range(_ROUNDS):
+        if time.monotonic() > end:
+            break
         for numerics in close:
             seconds[numerics] = min(seconds[numerics], trials[numerics].step())
     return [dataclasses.replace(timing, step_s=seconds[timing.numerics]) for timing in timings]
@@ -161,8 +170,8 @@ class _Trial:
     def time(self, *, give_up_s: float) -> _Timing:
         """Time the candidate; `step_s` is infinite when even a small batch takes longer than `give_up_s`."""
         small = self._batch.micro_batches(max(1, min(_PROBE_SHARE, len(self._batch) // 8)))[0]
-        _, loss = self._one(small)  # at a rate of 0, so that weights and this loss do not depend on the timing
-        probe_s, _ = self._one(small)
+        _, loss = self._timed(small)  # at a rate of 0, so that weights and this loss do not depend on the timing
+        probe_s, _ = self._timed(small)
         if probe_s > give_up_s:
             return _Timing(self._numerics, probe_s, math.inf, loss)
         for _ in range(_STEPS_TO_CAPTURE if self._metrics.is_cuda else 1):
@@ -170,29 +179,32 @@ class _Trial:
         return _Timing(self._numerics, probe_s, self.step(), loss)
 
     def step(self) -> float:
-        """Seconds per step with the whole batch."""
-        return self._one(self._batch)[0]
+        """Seconds per step with the whole batch; on a GPU of several, which are launched ahead as in training."""
+        return self._timed(self._batch, steps=_WINDOW if self._metrics.is_cuda else 1)[0]
 
-    def _one(self, batch: Batch) -> tuple[float, float]:
+    def _timed(self, batch: Batch, *, steps: int = 1) -> tuple[float, float]:
         self._poll()
         begun = time.perf_counter()
-        self._step(batch, epoch=self._epoch, lr=0.0, metrics_3=self._metrics)
-        loss = float(self._metrics[0])  # waits for the device, so that the whole step is timed
-        return time.perf_counter() - begun, loss
+        for _ in range(steps):
+            self._step(batch, epoch=self._epoch, lr=0.0, metrics_3=self._metrics)
+        loss = float(self._metrics[0])  # waits for the device, so that whole steps are timed
+        return (time.perf_counter() - begun) / steps, loss
 
 
 def _candidates(config: Config, device: torch.device) -> list[Numerics]:
     tried = [config.run.precision] if config.run.precision != "auto" else precisions(device)
+    if tried == ["tf32"] and not has_tf32(device):
+        raise DeviceError("run.precision: tf32 needs an NVIDIA GPU from Ampere on; set run.precision=auto")
     layouts = [config.run.channels_last] if config.run.channels_last != "auto" else [True, False]
-    return [
+    return [  # the likeliest first, since there may be no time for all
         Numerics(precision=precision, channels_last=bool(layout), convolution=convolution)
-        for precision in tried
         for layout in layouts
+        for precision in tried
         for convolution in _convolutions(config, device, channels_last=bool(layout))
     ]
 
 
-def _convolutions(config: Config, device: torch.device, *, channels_last: bool) -> list[str]:
+def _convolutions(config: Config, device: torch.device, *, channels_last: bool) -> list[Convolution]:
     """Convolutions to time. Only with channels last do the matrices already lie in memory as products need them."""
     if config.run.convolution != "auto":
         return [config.run.convolution]
@@ -200,8 +212,10 @@ def _convolutions(config: Config, device: torch.device, *, channels_last: bool) 
     return ["native", "products"] if device.type == "cpu" and channels_last and not compiled else ["native"]
 
 
-def precisions(device: torch.device) -> list[str]:
-    """Precisions that may be fast on a device, fp32 first."""
+def precisions(device: torch.device) -> list[Precision]:
+    """Precisions that may be fast on a device, the most exact first."""
+    if device.type == "mps":
+        return ["fp32"]
     if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         return ["fp32", "fp16"]
-    return ["fp32"] if device.type == "mps" else ["fp32", "bf16"]
+    return ["tf32" if has_tf32(device) else "fp32", "bf16"]

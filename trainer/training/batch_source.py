@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from trainer.config.schema import Config
-from trainer.data.batches.batches import Batch, Batches, BatchPlan, ResidentBatches
+from trainer.data.batches.batches import Batch, Batches, BatchPlan
 from trainer.data.batches.lost_images import LostImages
+from trainer.data.batches.resident import ResidentBatches
 from trainer.data.batches.stream import StreamedBatches
 from trainer.data.dataset import ResidentSplit, Split
 from trainer.data.image_folder import FolderSplit

@@ -40,6 +40,7 @@ from trainer.training.distributed import Peers
 from trainer.training.interim_evaluation import InterimEvaluator
 from trainer.training.loop import Trainer
 from trainer.training.metrics import StepMetrics, Stopwatch
+from trainer.training.remembered_numerics import RememberedNumerics
 from trainer.training.resume import refuse_other_data, restore
 from trainer.training.state import TrainState
 from trainer.training.step import TrainStep, build_step
@@ -195,13 +196,20 @@ def _choose_numerics(
     config: Config, model: nn.Module, augment: Augment, source: BatchSource, progress: Progress, cache: str,
     checkpoint: Checkpoint | None,
 ) -> tuple[Numerics, dict[str, Any]]:  # fmt: skip
-    """Numerics of the run, and all its choices: timed at the start, or those of the checkpoint in a resume."""
+    """Numerics of the run, and all its choices: those of the checkpoint in a resume, else remembered or timed."""
     if checkpoint is not None:
         choices = checkpoint.run.choices
         numerics = recorded_numerics(config, choices, source.device)
         return numerics, choices | dataclasses.asdict(numerics)
-    numerics, timings = autotune_numerics(config, model, augment, source.trial_batch, progress, device=source.device)
-    return numerics, dataclasses.asdict(numerics) | {"timings_ms": timings, "cache": cache}
+    remembered = RememberedNumerics(config, source.device)
+    found = remembered.find()
+    numerics, timings = found or autotune_numerics(
+        config, model, augment, source.trial_batch, progress, device=source.device
+    )
+    if found is None and timings:
+        remembered.store(numerics, timings)
+    choices = {"timings_ms": timings, "remembered": found is not None, "cache": cache}
+    return numerics, dataclasses.asdict(numerics) | choices
 
 
 def _loop(

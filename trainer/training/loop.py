@@ -114,7 +114,7 @@ class Trainer:
         self.metrics.forget()
         self.state.restore(checkpoint)
         self.train_step.prepare(self.frozen_now)  # first: only the momentum of trained parameters is shared
-        self.train_step.features_MF = None
+        self.train_step.set_features(None)
         self.train_step.share_state()
         schedule = self.state.schedule
         schedule.edit(self.state.step, factor * edited / schedule.edited(self.state.step))
@@ -159,10 +159,10 @@ class Trainer:
         self.train_step.prepare(frozen)
         self._announce(frozen)
         if not (self.config.model.cache_features and frozen == BACKBONE):
-            self.train_step.features_MF = None
+            self.train_step.set_features(None)
             return self.batches
         if self.train_step.features_MF is None:
-            self.train_step.features_MF = self.evaluator.features()
+            self.train_step.set_features(self.evaluator.features())
             self.train_step.prepare(frozen)
         return self.feature_batches
 

@@ -9,8 +9,6 @@ Source: Micikevicius et al., Mixed Precision Training, arXiv:1710.03740.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
 from torch import Tensor
 
@@ -32,12 +30,10 @@ class LossScale:
         """The loss to differentiate."""
         return loss * self.state_2[0] if self.enabled else loss
 
-    def unscale(self, gradients: Iterable[Tensor]) -> None:
+    def unscale(self, gradients: list[Tensor]) -> None:
         """Divide gradients by the scale, in place."""
         if self.enabled:
-            inverse = self.state_2[0].reciprocal()
-            for gradient in gradients:
-                gradient *= inverse
+            torch._foreach_mul_(gradients, self.state_2[0].reciprocal())
 
     def update(self, skipped: Tensor) -> None:
         """Update the scale after a step; `skipped` is float32 (), 1 where the step was skipped."""

@@ -12,13 +12,14 @@ only matrices, and needs a newer PyTorch than this program.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from trainer.training.sgd import SGD
+from trainer.training.sgd import SGD, along_memory
 
 _COEFFICIENTS = 3.4445, -4.7750, 2.0315  # for x, x^3, x^5: singular values of 0 to 1 soon lie between 0.7 and 1.2
 _ROUNDS = 3
@@ -32,42 +33,89 @@ class Muon(SGD):
         self, groups: Iterable[dict[str, Any]], *, lr: float, nesterov: bool, fused: bool | None, dtype: torch.dtype
     ) -> None:
         self._dtype = dtype  # precision of the orthogonalization
+        self._kernels: dict[float, _Matrices] = {}  # of each group, by the share of its learning rate
         super().__init__(groups, lr=lr, nesterov=nesterov, fused=fused)
 
     def _update(self, parameters: list[nn.Parameter], group: dict[str, Any]) -> None:
         if not group["turned"]:
             super()._update(parameters, group)
             return
-        for kernel in parameters:
-            self._turn(kernel, group)
-
-    def _turn(self, kernel: nn.Parameter, group: dict[str, Any]) -> None:
-        momentum, buffer = group["momentum"], self.state[kernel]["momentum_buffer"]
-        assert kernel.grad is not None
-        moved = buffer * momentum + kernel.grad
-        update = orthogonalized(moved * momentum + kernel.grad if group["nesterov"] else moved, self._dtype)
-        length = kernel.norm()
-        turned = kernel - update * (length * group["lr"] / update.norm().clamp(min=_SMALLEST))
-        turned *= length / turned.norm().clamp(min=_SMALLEST)
+        # Kernels of one shape become one batch of matrices, and elementwise work is done on all of them at once: a GPU would
+        # spend longer on starting a kernel for each than on the arithmetic.
+        kernels = self._kernels.get(group["lr_scale"])
+        if kernels is None or set(kernels.parameters) != set(parameters):  # other stages are trained now
+            kernels = self._kernels[group["lr_scale"]] = _Matrices(parameters)
+        gradient = kernels.joined([kernel.grad for kernel in kernels.parameters if kernel.grad is not None])
+        buffers = [self.state[kernel]["momentum_buffer"] for kernel in kernels.parameters]
+        before, buffered = kernels.joined(kernels.parameters), kernels.joined(buffers)
+        moved = torch.add(gradient, buffered, alpha=group["momentum"])
+        step = torch.add(gradient, moved, alpha=group["momentum"]) if group["nesterov"] else moved
+        turned = self._turned(kernels, before, step, group["lr"])
         if self.found_inf is not None and group["fused"]:
             skipped = self.found_inf.bool()
-            moved, turned = torch.where(skipped, buffer, moved), torch.where(skipped, kernel, turned)
-        buffer.copy_(moved)
-        kernel.copy_(turned)
+            moved, turned = torch.where(skipped, buffered, moved), torch.where(skipped, before, turned)
+        kernels.write(buffers, moved)
+        kernels.write(kernels.parameters, turned)
+
+    def _turned(self, kernels: _Matrices, before: Tensor, step: Tensor, lr: float | Tensor) -> Tensor:
+        """The kernels, turned towards the orthogonal matrices near their steps, at their lengths: joined, as the others."""
+        short = (step / kernels.spread(kernels.lengths(step).clamp(min=_SMALLEST))).to(self._dtype)
+        updates = [orthogonalized(matrices_BRC).reshape(-1) for matrices_BRC in kernels.batches(short)]
+        update, lengths_B = torch.cat(updates).float(), kernels.lengths(before)
+        turned = before - update * kernels.spread(lengths_B * lr / kernels.lengths(update).clamp(min=_SMALLEST))
+        return turned * kernels.spread(lengths_B / kernels.lengths(turned).clamp(min=_SMALLEST))
 
 
-def orthogonalized(kernel_KCHW: Tensor, dtype: torch.dtype) -> Tensor:
-    """Approximate the nearest matrix of orthonormal rows (or columns, if those are fewer): singular values come near 1.
+class _Matrices:
+    """Kernels as matrices with a row for each output, joined in one vector, in which those of one shape are neighbours."""
 
-    The kernel is a matrix of K rows. The Newton-Schulz iteration runs in `dtype` (bf16 is enough); returns float32.
+    def __init__(self, parameters: list[nn.Parameter]) -> None:
+        self.parameters = sorted(parameters, key=_matrix_shape)
+        self._shapes = [_matrix_shape(kernel) for kernel in self.parameters]
+        self._sizes = [kernel.numel() for kernel in self.parameters]
+        self._sizes_B = torch.tensor(self._sizes, device=parameters[0].device)
+
+    def joined(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Join tensors of the kernels' shapes: float32 (sum of their sizes,)."""
+        pairs = zip(self.parameters, tensors, strict=True)
+        return torch.cat([along_memory(kernel, tensor).reshape(-1) for kernel, tensor in pairs])
+
+    def write(self, tensors: Sequence[Tensor], joined: Tensor) -> None:
+        """Copy the parts of a joined vector to tensors of the kernels' shapes."""
+        views = [along_memory(kernel, tensor) for kernel, tensor in zip(self.parameters, tensors, strict=True)]
+        parts = joined.split(self._sizes)
+        torch._foreach_copy_(views, [part.view(view.shape) for part, view in zip(parts, views, strict=True)])
+
+    def lengths(self, joined: Tensor) -> Tensor:
+        """Length of each matrix of a joined vector: (B,)."""
+        return torch.stack(torch._foreach_norm(joined.split(self._sizes)))
+
+    def spread(self, values_B: Tensor) -> Tensor:
+        """The value of its matrix for each element of a joined vector."""
+        return values_B.repeat_interleave(self._sizes_B, output_size=sum(self._sizes))
+
+    def batches(self, joined: Tensor) -> Iterator[Tensor]:
+        """The matrices of each shape in a joined vector: (B, R, C)."""
+        start = 0
+        for (rows, columns), count in Counter(self._shapes).items():
+            end = start + count * rows * columns
+            yield joined[start:end].view(count, rows, columns)
+            start = end
+
+
+def _matrix_shape(kernel: Tensor) -> tuple[int, int]:
+    return len(kernel), kernel[0].numel()
+
+
+def orthogonalized(matrices_BRC: Tensor) -> Tensor:
+    """Approximate the nearest matrices of orthonormal rows (or columns, if those are fewer): singular values come near 1.
+
+    Those of the arguments must be at most 1. The Newton-Schulz iteration runs in their precision: bf16 is enough.
     """
-    outputs, channels, height, width = kernel_KCHW.shape
-    matrix_KI = kernel_KCHW.permute(0, 2, 3, 1).reshape(outputs, -1)
-    wide = matrix_KI if outputs <= matrix_KI.shape[1] else matrix_KI.t()
-    x: Tensor = (wide / wide.norm().clamp(min=_SMALLEST)).to(dtype)
+    _, rows, columns = matrices_BRC.shape
+    x = matrices_BRC if rows <= columns else matrices_BRC.mT
     a, b, c = _COEFFICIENTS
     for _ in range(_ROUNDS):
-        gram = x @ x.t()
-        x = a * x + (b * gram + c * (gram @ gram)) @ x
-    result_KI = x if wide is matrix_KI else x.t()
-    return result_KI.float().reshape(outputs, height, width, channels).permute(0, 3, 1, 2)
+        gram = torch.bmm(x, x.mT)
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x if rows <= columns else x.mT

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from trainer.training.sgd import SGD
+
 
 class NonFiniteGate:
     """Gate around one optimizer step: `begin`, then forward and backward passes, then `step`.
@@ -16,7 +18,7 @@ class NonFiniteGate:
     The optimizer must hold a momentum for every parameter: otherwise a skipped first step would leave it undefined.
     """
 
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(self, model: nn.Module, optimizer: SGD) -> None:
         self._optimizer = optimizer
         self._fused = all(group["fused"] for group in optimizer.param_groups)
         self.statistics = join_statistics(model)  # running means and variances: float32, to be changed in place
@@ -39,7 +41,7 @@ class NonFiniteGate:
         torch.where(skipped.bool(), self._before, self.statistics, out=self.statistics)
         if self._fused:
             # As torch's own gradient scaler passes the flag (torch.amp.GradScaler, `_step_supports_amp_scaling`).
-            self._optimizer.found_inf = skipped  # type: ignore[attr-defined]
+            self._optimizer.found_inf = skipped
             self._optimizer.step()
         elif not bool(skipped):  # no fused optimizer: only here is the value waited for
             self._optimizer.step()

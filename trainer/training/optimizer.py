@@ -14,12 +14,11 @@ from trainer.training.muon import Muon
 from trainer.training.sgd import SGD
 
 
-def build_optimizer(model: nn.Module, config: OptimConfig, *, precision: str) -> torch.optim.Optimizer:
+def build_optimizer(model: nn.Module, config: OptimConfig, *, precision: str) -> SGD:
     """SGD or Muon over all parameters, including frozen ones; the learning rate is set before every step."""
-    # Fused kernels are reported to update momenta even in steps that fp16's scale skips; with fp16 the flag is read on the host.
-    fused = True if next(model.parameters()).device.type in ("cpu", "cuda") and precision != "fp16" else None
-    groups = _groups(model, config, fused=bool(fused))
-    optimizer: torch.optim.Optimizer
+    fused = True if next(model.parameters()).device.type in ("cpu", "cuda") else None
+    groups = _groups(model, config)
+    optimizer: SGD
     if config.name == "muon":
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         optimizer = Muon(groups, lr=config.lr, nesterov=config.nesterov, fused=fused, dtype=dtype)
@@ -28,10 +27,12 @@ def build_optimizer(model: nn.Module, config: OptimConfig, *, precision: str) ->
     for group in groups:
         for parameter in group["params"] if group["momentum"] else ():
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter, requires_grad=False)
+    if next(model.parameters()).is_cuda:
+        optimizer.keep_lrs_on_device()
     return optimizer
 
 
-def _groups(model: nn.Module, config: OptimConfig, *, fused: bool) -> list[dict[str, Any]]:
+def _groups(model: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
     """Groups of parameters that are trained with the same settings."""
     groups: dict[tuple[bool, float, float], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
@@ -42,35 +43,24 @@ def _groups(model: nn.Module, config: OptimConfig, *, fused: bool) -> list[dict[
         if turned:
             scale *= config.kernel_lr / config.lr
         momentum = config.kernel_momentum if turned else config.momentum
-        # A CUDA graph can read a tensor; only fused kernels take one without waiting for its value.
-        lr = torch.tensor(config.lr, device=parameter.device) if parameter.is_cuda and fused else config.lr
-        facts = {"turned": turned, "lr": lr, "weight_decay": decay, "lr_scale": scale, "momentum": momentum}
+        facts = {"turned": turned, "weight_decay": decay, "lr_scale": scale, "momentum": momentum}
         groups.setdefault((turned, scale, decay), {"params": [], **facts})["params"].append(parameter)
     return list(groups.values())
 
 
-def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Set the learning rate of the next step: that of the classifier; earlier stages get their share of it."""
-    for group in optimizer.param_groups:
-        if isinstance(group["lr"], torch.Tensor):
-            group["lr"].fill_(lr * group["lr_scale"])  # in place, where a CUDA graph reads it
-        else:
-            group["lr"] = lr * group["lr_scale"]
-
-
-def momentum_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+def momentum_state(model: nn.Module, optimizer: SGD) -> dict[str, torch.Tensor]:
     """Momentum buffers of trained parameters, by name."""
     return {name: buffer for name, parameter, buffer in _momenta(model, optimizer) if parameter.requires_grad}
 
 
-def forget_momentum_of_frozen(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def forget_momentum_of_frozen(model: nn.Module, optimizer: SGD) -> None:
     """Clear the momentum of frozen parameters, so that they begin without one when unfrozen, as after a resume."""
     for _, parameter, buffer in _momenta(model, optimizer):
         if not parameter.requires_grad:
             buffer.zero_()
 
 
-def load_momentum_state(model: nn.Module, optimizer: torch.optim.Optimizer, buffers: dict[str, torch.Tensor]) -> None:
+def load_momentum_state(model: nn.Module, optimizer: SGD, buffers: dict[str, torch.Tensor]) -> None:
     """Restore momentum buffers in place, in the layout of their parameters; missing ones begin at zero.
 
     A momentum of zero gives the same first step, to the bit, as none, and stays defined when that step is skipped.
@@ -82,7 +72,7 @@ def load_momentum_state(model: nn.Module, optimizer: torch.optim.Optimizer, buff
             buffer.zero_()
 
 
-def _momenta(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, nn.Parameter, torch.Tensor]]:
+def _momenta(model: nn.Module, optimizer: SGD) -> Iterator[tuple[str, nn.Parameter, torch.Tensor]]:
     """Name, parameter and momentum buffer of every parameter that is trained with momentum."""
     for name, parameter in model.named_parameters():
         state = optimizer.state.get(parameter)

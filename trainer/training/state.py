@@ -17,6 +17,8 @@ from trainer.training.best_checkpoint import BestCheckpoint
 from trainer.training.loss_scale import LossScale
 from trainer.training.metrics import Window
 from trainer.training.optimizer import load_momentum_state, momentum_state
+from trainer.training.sgd import SGD
+from trainer.training.snapshot import Snapshot
 
 _RECORDED = ("step", "evaluation_due", "unfrozen_by_key", "unfrozen_step", "last_evaluation")
 """Attributes of the state that a checkpoint records under the same name."""
@@ -62,7 +64,7 @@ class TrainState:
     """The state of a run. Only the training thread touches it."""
 
     model: nn.Module
-    optimizer: torch.optim.Optimizer
+    optimizer: SGD
     schedule: LrSchedule
     ema: ModelEma | None = None
     loss_scale: LossScale = field(default_factory=lambda: LossScale(torch.device("cpu"), precision="fp32"))
@@ -100,28 +102,23 @@ class TrainState:
         """Whether all steps are done."""
         return self.step >= self.schedule.total_steps
 
-    def snapshot(self, run: RunRecord) -> Checkpoint:
-        """A copy of the state on the CPU, which later steps do not change."""
+    def snapshot(self, run: RunRecord) -> Snapshot:
+        """A copy of the state, which later steps do not change."""
         groups = {"model": self.model.state_dict(), "momentum": momentum_state(self.model, self.optimizer)}
         if self.ema is not None:
             groups["ema"] = self.ema.model.state_dict()
-        tensors = {
-            # safetensors refuses channels_last tensors, so the copy is contiguous.
-            f"{group}.{name}": tensor.detach().to("cpu", copy=True).contiguous()
-            for group, named in groups.items()
-            for name, tensor in named.items()
-        }
+        tensors = {f"{group}.{name}": tensor for group, named in groups.items() for name, tensor in named.items()}
         record = StateRecord(
             **{name: getattr(self, name) for name in _RECORDED},
             epoch=self.epoch,
             epoch_step=self.epoch_step,
             epoch_sums=asdict(self.sums),
-            loss_scale=self.loss_scale.state_2.tolist() if self.loss_scale.enabled else [],
+            loss_scale=[],
             lr_edits=list(self.schedule.edits),
             shortest_plan=self.schedule.shortest_plan,
             **{recorded: getattr(self.best, name) for name, recorded in _RECORDED_OF_BEST.items()},
         )
-        return Checkpoint(tensors, run, record)
+        return Snapshot(tensors, run, record, self.loss_scale.state_2 if self.loss_scale.enabled else None)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Restore a snapshot; devices and memory layouts do not change."""

@@ -1,10 +1,11 @@
-"""One optimizer step, which never waits for the device except in fp16."""
+"""One optimizer step, which never waits for the device."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
+from functools import partial
 from typing import cast
 
 import torch
@@ -18,11 +19,12 @@ from trainer.data.batches.batches import Batch
 from trainer.errors import is_out_of_memory
 from trainer.model.numerics import Numerics
 from trainer.model.resnet import head_of, losses_of, set_train_mode
-from trainer.training.cuda_graph import StepGraph
+from trainer.training.cuda_graph import PLAIN_STEPS, PLAIN_STEPS_OF_PEERS, StepGraph
 from trainer.training.distributed import Order, Peers, to_peer_error
 from trainer.training.loss_scale import LossScale
 from trainer.training.nonfinite_gate import NonFiniteGate
-from trainer.training.optimizer import build_optimizer, forget_momentum_of_frozen, momentum_state, set_lr
+from trainer.training.optimizer import build_optimizer, forget_momentum_of_frozen, momentum_state
+from trainer.training.sgd import SGD
 
 
 def build_step(
@@ -49,7 +51,7 @@ class TrainStep:
     """
 
     def __init__(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, augment: Augment, config: Config, numerics: Numerics,
+        self, model: nn.Module, optimizer: SGD, augment: Augment, config: Config, numerics: Numerics,
         *, class_weights_K: Tensor | None = None, micro_batches: int | None = None, peers: Peers | None = None,
     ) -> None:  # fmt: skip
         self.micro_batches = micro_batches or config.train.grad_accum_steps  # per step
@@ -62,7 +64,7 @@ class TrainStep:
         self._statistics = StatisticsMomentum(model)
         self._class_weights_K = class_weights_K
         device = next(model.parameters()).device
-        self._mixer = Mixer.of(config.data, config.run.seed, device)
+        self._mixer = Mixer.of(config.data, device)
         self._trained: list[nn.Parameter] = []
         self.frozen = 0  # number of stages, from the image (`trainer.config.freezing`)
         self.features_MF: Tensor | None = None  # of the training images, when the classifier alone is trained
@@ -72,17 +74,27 @@ class TrainStep:
         self._parallel: DistributedDataParallel | None = None
         self.loss_scale = LossScale(device, precision=numerics.precision)
         # Why steps are not replayed as a CUDA graph; empty where they may be.
-        self.not_captured = why_not_captured(config, numerics, device, peers)
-        self._graph = None if self.not_captured else StepGraph(device)
+        self.not_captured = why_not_captured(config, device)
+        self._graph = None
+        if not self.not_captured:
+            plain_steps = PLAIN_STEPS if peers is None else PLAIN_STEPS_OF_PEERS
+            self._graph = StepGraph(device, [*model.parameters()], plain_steps=plain_steps)
 
-    def copy_for(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> TrainStep:
+    def copy_for(self, model: nn.Module, optimizer: SGD) -> TrainStep:
         """The same step for a copy of the model, trained by this process alone."""
         step = TrainStep(
             model, optimizer, self._augment, self._config, self.numerics,
             class_weights_K=self._class_weights_K, micro_batches=self.micro_batches,
         )  # fmt: skip
-        step.loss_scale, step.features_MF = copy.deepcopy(self.loss_scale), self.features_MF
+        step.loss_scale = copy.deepcopy(self.loss_scale)
+        step.set_features(self.features_MF)
         return step
+
+    def set_features(self, features_MF: Tensor | None) -> None:
+        """Train the classifier on features of the training images, or, with None, the network on images."""
+        if self._graph is not None and features_MF is not self.features_MF:
+            self._graph.forget()
+        self.features_MF = features_MF
 
     def prepare(self, frozen: int) -> None:
         """Switch the model to training; call it at the start, after an evaluation and when frozen stages change."""
@@ -94,7 +106,8 @@ class TrainStep:
         forget_momentum_of_frozen(self.model, self.optimizer)
         if self.peers is not None and not parallel_as_before:
             self.peers.order(Order.PREPARE, frozen)
-            self._parallel = self.peers.parallel(self.model)
+            with self._graph.aside() if self._graph is not None else nullcontext():
+                self._parallel = self.peers.parallel(self.model)
             self._forward = self._compiled(self._parallel)
         self._trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
@@ -104,49 +117,45 @@ class TrainStep:
         `metrics_3`, float32 (3,) on the device, is filled without a sync with mean loss, top-1, and 1 where the step
         was skipped. RuntimeError when even the smallest micro-batches run out of memory; `undo` then undoes the step.
         """
-        set_lr(self.optimizer, lr)
-        if self._graph is None or self.features_MF is not None or self.micro_batches > 1:
+        self.optimizer.set_lr(lr)
+        self._augment.draws.begin(epoch)
+        if self._graph is None:
             self._plain_step(batch, epoch, metrics_3)
             return
-        if self._graph.replays(len(batch), self._config.data.size_in(epoch)) and self._replayed(
-            self._graph, batch, epoch, metrics_3
-        ):
-            return
-        with self._graph.plain_step():
+        kind = (len(batch), batch.pixels_MHWC.shape, self._config.data.size_in(epoch), self.micro_batches)
+        if self._graph.replays(kind):
+            self._gate.begin()  # what `undo` restores, also when the graph never reaches its own `begin`
+            compute = partial(self._compute, epoch=epoch)
+            if self._graph.step(kind, compute, batch, metrics_3):
+                return
+            self.remarks.append(f"steps are computed kernel by kernel: no CUDA graph: {self._graph.given_up}")
+        with self._graph.plain_step(kind):
             self._plain_step(batch, epoch, metrics_3)
 
-    def _replayed(self, graph: StepGraph, batch: Batch, epoch: int, metrics_3: Tensor) -> bool:
-        """Replay a step; False, with nothing changed, when it must run kernel by kernel."""
-        self._statistics.set_num_parts(1)
-        self._gate.begin()  # what `undo` restores, also when the graph never reaches its own `begin`
-        try:
-            images_NCHW = self.numerics.to_memory_format(self._augmented(batch, epoch))
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            return False  # smaller micro-batches may fit
-        if graph.step(self._captured_step, images_NCHW, batch.labels_N, metrics_3):
-            return True
-        self.remarks.append(f"steps are computed kernel by kernel: no CUDA graph: {graph.given_up}")
-        return False
+    def _compute(self, batch: Batch, metrics_3: Tensor, *, epoch: int) -> None:
+        """The whole step, from no numbers but the image size and what lies in tensors, without a wait for the device."""
+        self._gradients(batch, epoch, metrics_3[:2])
+        self._update(metrics_3)
 
     def _plain_step(self, batch: Batch, epoch: int, metrics_3: Tensor) -> None:
-        while not self._gradients(batch, epoch, metrics_3[:2]):
+        while not self._gradients_fit(batch, epoch, metrics_3[:2]):
             self.undo()
             self.micro_batches = min(2 * self.micro_batches, _max_micro_batches(batch))
-            torch.cuda.empty_cache()  # blocks of the larger size cannot be split into smaller ones
+            self._free_cached_memory()
         self._update(metrics_3)
 
-    def _captured_step(self, images_NCHW: Tensor, labels_N: Tensor, metrics_3: Tensor) -> None:
-        """A step over an undivided batch, in which only these tensors and the learning rate differ from step to step."""
-        # So that a graph allocates gradients in memory of its own, instead of adding to existing ones.
-        self.optimizer.zero_grad()
-        metrics_3.zero_()
-        self._gate.begin()
-        with self.numerics.autocast(images_NCHW.device):
-            logits_NK = self._forward(images_NCHW)
-        self._backward(logits_NK, labels_N, self._losses(logits_NK, labels_N), 1.0, metrics_3[:2])
-        self._update(metrics_3)
+    def _gradients_fit(self, batch: Batch, epoch: int, metrics_2: Tensor) -> bool:
+        """Compute the gradients; False when memory ran out and smaller micro-batches may fit."""
+        try:
+            self._gradients(batch, epoch, metrics_2)
+        except (RuntimeError, MemoryError) as error:
+            if self.peers is not None:
+                # The other processes wait in the middle of an exchange, so the step cannot be repeated.
+                raise to_peer_error(error) from error
+            if not is_out_of_memory(error) or self.micro_batches >= _max_micro_batches(batch):
+                raise
+            return False
+        return True
 
     def _compiled(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
         how = self._config.run.compile
@@ -173,37 +182,35 @@ class TrainStep:
         values = [value for value in self.model.state_dict().values() if value.is_floating_point()]
         self.peers.share([*values, *momentum_state(self.model, self.optimizer).values(), self.loss_scale.state_2])
 
+    def _free_cached_memory(self) -> None:
+        """Free the cache of torch's allocator: its blocks of the larger size cannot be split into smaller ones."""
+        # Before torch 2.12 the allocator may believe that a capture which failed is still going on (pytorch/pytorch#180395).
+        with suppress(RuntimeError) if self._graph is not None and self._graph.given_up else nullcontext():
+            torch.cuda.empty_cache()
+
     def undo(self) -> None:
         """Undo the changes of a step that failed before its update."""
         self._gate.undo()
 
-    def _gradients(self, batch: Batch, epoch: int, metrics_2: Tensor) -> bool:
-        """Compute the gradients of the whole batch; False when memory ran out and smaller micro-batches may fit."""
+    def _gradients(self, batch: Batch, epoch: int, metrics_2: Tensor) -> None:
+        """Compute the gradients of the whole batch, in memory of their own."""
         self.optimizer.zero_grad()
         metrics_2.zero_()
         parts = min(self.micro_batches, _max_micro_batches(batch))
         self._statistics.set_num_parts(parts)
         self._gate.begin()
-        try:
-            pairs = zip(batch.micro_batches(parts), batch.shifted_by_one().micro_batches(parts), strict=True)
-            for number, (micro, partners) in enumerate(pairs, 1):
-                # Gradients are exchanged only with the last micro-batch's backward pass, once per step.
-                with self._parallel.no_sync() if self._parallel is not None and number < parts else nullcontext():
-                    self._accumulate(micro, partners, epoch, len(micro) / len(batch), metrics_2)
-        except (RuntimeError, MemoryError) as error:
-            if self.peers is not None:
-                # The other processes wait in the middle of an exchange, so the step cannot be repeated.
-                raise to_peer_error(error) from error
-            if not is_out_of_memory(error) or self.micro_batches >= _max_micro_batches(batch):
-                raise
-            return False
+        micros = batch.micro_batches(parts)
+        partners = micros if self._mixer is None else batch.shifted_by_one().micro_batches(parts)
+        for number, (micro, partner) in enumerate(zip(micros, partners, strict=True), 1):
+            # Gradients are exchanged only with the last micro-batch's backward pass, once per step.
+            with self._parallel.no_sync() if self._parallel is not None and number < parts else nullcontext():
+                self._accumulate(micro, partner, epoch, len(micro) / len(batch), metrics_2)
         if self.peers is not None:
             # All processes then see the same verdict on the step, and take or skip it together.
             self.peers.average([metrics_2, self._gate.statistics])
-        return True
 
     def _accumulate(self, micro: Batch, partners: Batch, epoch: int, share: float, metrics_2: Tensor) -> None:
-        head_of(self.model).aim(micro.positions_N, epoch)
+        head_of(self.model).aim(micro.positions_N, self._augment.draws)
         if self.features_MF is not None:
             logits_NK, mix = head_of(self.model)(self.features_MF[micro.sample_ids_N]), None
         else:
@@ -227,7 +234,7 @@ class TrainStep:
         images_NCHW = self._augmented(micro, epoch)
         if self._mixer is None:
             return images_NCHW, None
-        mix = self._mixer(micro.positions_N, epoch, images_NCHW.shape[-1])
+        mix = self._mixer(micro.positions_N, self._augment.draws, images_NCHW.shape[-1])
         partners_NCHW = images_NCHW.roll(1, 0) if whole else self._augmented(partners, epoch)
         return mix(images_NCHW, partners_NCHW), mix
 
@@ -239,19 +246,11 @@ class TrainStep:
         return losses_N if self._class_weights_K is None else losses_N * self._class_weights_K[labels_N]
 
 
-def why_not_captured(config: Config, numerics: Numerics, device: torch.device, peers: Peers | None) -> str:
+def why_not_captured(config: Config, device: torch.device) -> str:
     """Reason why a run's steps are not replayed as a CUDA graph; empty where they may be."""
     if device.type != "cuda":
         return "no CUDA device"
-    reasons = {
-        "run.cuda_graph is off": not config.run.cuda_graph,
-        "several processes": peers is not None,
-        "fp16 waits at each step for whether it is taken": numerics.precision == "fp16",
-        "dropout draws a new mask in every step": config.model.dropout > 0,
-        "mixed images": config.data.mixup > 0 or config.data.cutmix > 0,
-        "micro-batches": config.train.grad_accum_steps > 1,
-    }
-    return next((reason for reason, holds in reasons.items() if holds), "")
+    return "" if config.run.cuda_graph else "run.cuda_graph is off"
 
 
 class StatisticsMomentum:

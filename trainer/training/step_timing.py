@@ -15,7 +15,7 @@ from trainer.config.schema import Config
 from trainer.data.augment.augment import Augment, Normalize
 from trainer.data.batches.batches import Batch
 from trainer.host.progress import no_progress
-from trainer.model.numerics import Numerics
+from trainer.model.numerics import DTYPES, Numerics, allow_tf32
 from trainer.model.resnet import MACS_PER_PIXEL, build_model, losses_of
 from trainer.training.autotune import autotune_numerics
 from trainer.training.cuda_graph import PLAIN_STEPS
@@ -24,6 +24,7 @@ from trainer.training.step import TrainStep, build_step
 _CLASSES = 10
 _PHASE_S = 0.7
 _CPU_BATCH = 128
+_WINDOW = 10  # calls
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,11 +96,12 @@ def measure(config: Config, device: torch.device, *, numerics: Numerics | None =
     )
 
 
-def matrix_peak(device: torch.device, dtype: torch.dtype, *, seconds: float = 1.5) -> float:
+def matrix_peak(device: torch.device, precision: str, *, seconds: float = 1.5) -> float:
     """GFLOP/s of the fastest of several square matrix products, each size timed for `seconds`."""
+    allow_tf32(precision != "fp32")
     best = 0.0
     for size in (1024, 2048) if device.type == "cpu" else (4096, 8192):
-        a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+        a, b = (torch.randn(size, size, device=device).to(DTYPES[precision]) for _ in range(2))
         end = time.perf_counter() + seconds
         while time.perf_counter() < end:
             best = max(best, 2e-9 * size**3 / _seconds(partial(torch.mm, a, b), device))
@@ -112,7 +114,7 @@ def _batch(config: Config, device: torch.device) -> Batch:
     side = config.data.image_size
     pixels = torch.randint(0, 256, (size, side, side, 3), dtype=torch.uint8, generator=generator).to(device)
     rows = torch.arange(size, device=device)
-    return Batch(pixels, rows, rows, rows, rows % _CLASSES)
+    return Batch(pixels, rows, rows, rows, rows % _CLASSES, fixed_pixels=True)
 
 
 def _phases(bench: Bench) -> dict[str, float]:
@@ -154,10 +156,17 @@ def _median_s(call: Callable[[], object], device: torch.device, seconds: float) 
 
 
 def _seconds(call: Callable[[], object], device: torch.device) -> float:
+    """Seconds per call; on a GPU those of a window of calls, which are launched while earlier ones run, as in training."""
+    if device.type == "cuda":
+        begun, ended = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        begun.record()
+        for _ in range(_WINDOW):
+            call()
+        ended.record()
+        ended.synchronize()
+        return float(begun.elapsed_time(ended)) / 1e3 / _WINDOW
     began = time.perf_counter()
     call()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
+    if device.type == "mps":
         torch.mps.synchronize()
     return time.perf_counter() - began

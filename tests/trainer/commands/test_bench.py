@@ -48,7 +48,7 @@ def test_an_estimate_counts_small_images_and_evaluations(make_config: ConfigMake
 
 
 def test_the_measured_peak_is_plausible() -> None:
-    assert 0.1 < matrix_peak(CPU, torch.float32, seconds=0.05) < 1e5
+    assert 0.1 < matrix_peak(CPU, "fp32", seconds=0.05) < 1e5
 
 
 def test_bench_prints_a_line_for_each_configuration(

@@ -17,7 +17,7 @@ from trainer.data.augment.augment import Augment, Normalize
 from trainer.data.augment.geometry import sample
 from trainer.data.augment.mixing import Mix, Mixer, beta_quantiles
 from trainer.data.augment.trivial_augment import OPERATIONS, Operations
-from trainer.data.draws import Stream, balanced_order, draw, draw_below, epoch_order
+from trainer.data.draws import EpochDraws, Stream, balanced_order, draw, epoch_order
 
 AFFINE = Image.Transform.AFFINE
 IDENTITY = Normalize.of([0.0] * 3, [1 / 255] * 3, torch.device("cpu"))
@@ -59,7 +59,7 @@ def test_draws_depend_only_on_their_key() -> None:
 
 
 def test_draws_are_uniform() -> None:
-    values = draw_below(9, torch.arange(90_000), seed=3, epoch=0, stream=Stream.CROP_Y)
+    values = EpochDraws(3).below(9, torch.arange(90_000), Stream.CROP_Y)
     counts = torch.bincount(values, minlength=9)
     assert int(counts.min()) > 9_600
     assert int(counts.max()) < 10_400
@@ -188,12 +188,11 @@ def test_crops_are_the_same_windows_with_operations(
     pixels: Tensor, pad: str, mode: Literal["constant", "symmetric"], flip: str
 ) -> None:
     """Images with the identity operation are exact windows; sampling mirrors at the edge of the outermost pixels."""
-    key = {"seed": 0, "epoch": 0}
-    rows = torch.arange(40)
-    unchanged = (Operations.drawn(rows, **key).operation_N == OPERATIONS.index("identity")).nonzero().flatten()
-    columns, lines = (draw_below(7, rows, stream=stream, **key) for stream in (Stream.CROP_X, Stream.CROP_Y))
+    draws, rows = EpochDraws(0), torch.arange(40)
+    unchanged = (Operations.drawn(rows, draws).operation_N == OPERATIONS.index("identity")).nonzero().flatten()
+    columns, lines = (draws.below(7, rows, stream) for stream in (Stream.CROP_X, Stream.CROP_Y))
     images = augment(pixels, crop_pad=3, pad=pad, flip=flip, trivial_augment=True)
-    flipped = draw_below(2, rows, stream=Stream.FLIP, **key) * (flip == "random")
+    flipped = draws.below(2, rows, Stream.FLIP) * (flip == "random")
     assert len({(int(lines[row]), int(columns[row]), int(flipped[row])) for row in unchanged}) > 2
     for row in unchanged.tolist():
         padded = np.pad(pixels[row].numpy(), ((3, 3), (3, 3), (0, 0)), mode=mode)
@@ -229,7 +228,7 @@ def test_shears_move_opposite_edges_in_opposite_directions() -> None:
 
 
 def test_every_operation_is_drawn_about_equally_often() -> None:
-    drawn = Operations.drawn(torch.arange(14_000), seed=0, epoch=0)
+    drawn = Operations.drawn(torch.arange(14_000), EpochDraws(0))
     counts = torch.bincount(drawn.operation_N, minlength=14)
     assert int(counts.min()) > 900
     assert {round(30 * value) for value in drawn.strength_N.unique().tolist()} == set(range(31))
@@ -265,10 +264,10 @@ def test_shares_of_a_mix_are_beta_distributed(a: float) -> None:
 
 def mixed(pixels: Tensor, positions: Tensor, **settings: float) -> tuple[Tensor, Mix]:
     config = DataConfig.model_validate({"image_size": pixels.shape[1], **settings})
-    mixer = Mixer.of(config, 3, torch.device("cpu"))
+    mixer = Mixer.of(config, torch.device("cpu"))
     assert mixer is not None
     images = pixels.float().permute(0, 3, 1, 2)
-    mix = mixer(positions, 2, pixels.shape[1])
+    mix = mixer(positions, EpochDraws(3, epoch=2), pixels.shape[1])
     return mix(images, images.roll(1, 0)), mix
 
 

@@ -26,8 +26,9 @@ from numpy.typing import NDArray
 from tests.conftest import FolderMaker
 from trainer.data import image_folder
 from trainer.data.batches import stream
-from trainer.data.batches.batches import Batch, BatchPlan, ResidentBatches, evaluation_batches
+from trainer.data.batches.batches import Batch, BatchPlan, evaluation_batches
 from trainer.data.batches.lost_images import LostImages
+from trainer.data.batches.resident import ResidentBatches
 from trainer.data.batches.stream import StreamedBatches
 from trainer.data.batches.worker_pool import WorkerWatch
 from trainer.data.dataset import ResidentSplit

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.support.checkpoints import checkpoint_of
+from tests.support.checkpoints import checkpoint_of, ready
 from trainer.errors import CheckpointError
 from trainer.model.checkpoint import Checkpoint, file_name, read_checkpoint, step_of, write_checkpoint
 from trainer.model.checkpoint_folder import CheckpointFolder
@@ -152,7 +152,7 @@ def test_the_writer_publishes_saved_checkpoints(tmp_path: Path) -> None:
     log = EventLog(tmp_path / "events.jsonl")
     folder = CheckpointFolder(RunDir(tmp_path.parent), keep=2)
     writer = CheckpointWriter(folder, log)
-    writer.submit(checkpoint(5), pinned=True)
+    writer.submit(ready(checkpoint(5)), pinned=True)
     assert writer.wait_for(5, timeout=10) == ""
     writer.close()
     log.close()
@@ -164,11 +164,11 @@ def test_a_full_disk_is_reported_and_leaves_the_last_checkpoint(tmp_path: Path) 
     log = EventLog(tmp_path / "events.jsonl")
     folder = CheckpointFolder(RunDir(tmp_path.parent), keep=2)
     writer = CheckpointWriter(folder, log, free_bytes=lambda _: shutil.disk_usage(tmp_path).free)
-    writer.submit(checkpoint(1))
+    writer.submit(ready(checkpoint(1)))
     assert writer.wait_for(1, timeout=10) == ""
     writer.close()
     full = CheckpointWriter(folder, log, free_bytes=lambda _: 1000)
-    full.submit(checkpoint(2))
+    full.submit(ready(checkpoint(2)))
     assert "free space" in str(full.wait_for(2, timeout=10))
     full.close()
     log.close()
@@ -182,23 +182,23 @@ def test_an_unwritten_best_and_a_pin_are_retried(tmp_path: Path) -> None:
     folder = CheckpointFolder(RunDir(tmp_path.parent), keep=1)
     space = [0]
     writer = CheckpointWriter(folder, log, free_bytes=lambda _: space[0])
-    writer.submit(checkpoint(1), best=True)
+    writer.submit(ready(checkpoint(1)), best=True)
     assert "free space" in str(writer.wait_for(1, timeout=10))
-    writer.submit(checkpoint(2), pinned=True)
+    writer.submit(ready(checkpoint(2)), pinned=True)
     assert "free space" in str(writer.wait_for(2, timeout=10))
     space[0] = 1 << 40
-    writer.submit(checkpoint(2))
+    writer.submit(ready(checkpoint(2)))
     assert writer.wait_for(2, timeout=10) == ""
     assert folder.pointer("best") == folder.at(1)
-    writer.submit(checkpoint(3))
+    writer.submit(ready(checkpoint(3)))
     assert writer.wait_for(3, timeout=10) == ""
     assert folder.steps() == [1, 2, 3], "the best, the pin, the newest"
     space[0] = 0
-    writer.submit(checkpoint(4), best=True)
+    writer.submit(ready(checkpoint(4)), best=True)
     assert "free space" in str(writer.wait_for(4, timeout=10))
     space[0] = 1 << 40
     writer.forget_unsaved()
-    writer.submit(checkpoint(5))
+    writer.submit(ready(checkpoint(5)))
     writer.close()
     log.close()
     assert folder.steps() == [1, 2, 5]
@@ -216,15 +216,15 @@ def stepwise_writer(tmp_path: Path) -> tuple[CheckpointWriter, CheckpointFolder,
 
 def test_an_unwritten_best_is_replaced_by_a_newer_one(tmp_path: Path) -> None:
     writer, folder, free_space = stepwise_writer(tmp_path)
-    writer.submit(checkpoint(10), best=True)
+    writer.submit(ready(checkpoint(10)), best=True)
     while writer._jobs:
         pass
-    writer.submit(checkpoint(20), best=True)
+    writer.submit(ready(checkpoint(20)), best=True)
     free_space.put(NO_BYTES)
     free_space.put(ENOUGH_BYTES)
     assert writer.wait_for(20, timeout=10) == ""
     assert "free space" in str(writer.wait_for(10, timeout=10))
-    writer.submit(checkpoint(30))
+    writer.submit(ready(checkpoint(30)))
     free_space.put(ENOUGH_BYTES)
     writer.close()
     assert folder.pointer("best") == folder.at(20)
@@ -233,18 +233,18 @@ def test_an_unwritten_best_is_replaced_by_a_newer_one(tmp_path: Path) -> None:
 
 def test_a_newer_state_of_a_step_is_not_reported_saved_too_early(tmp_path: Path) -> None:
     writer, folder, free_space = stepwise_writer(tmp_path)
-    writer.submit(checkpoint(5))
+    writer.submit(ready(checkpoint(5)))
     while writer._jobs:
         pass
-    writer.submit(checkpoint(5))
+    writer.submit(ready(checkpoint(5)))
     free_space.put(ENOUGH_BYTES)
     assert writer.wait_for(5, timeout=0.5) is None, "only the older state is written"
     free_space.put(NO_BYTES)
     assert "free space" in str(writer.wait_for(5, timeout=10))
-    writer.submit(checkpoint(6), best=True, pinned=True)
+    writer.submit(ready(checkpoint(6)), best=True, pinned=True)
     while writer._jobs:
         pass
-    writer.submit(checkpoint(6))
+    writer.submit(ready(checkpoint(6)))
     free_space.put(NO_BYTES)
     free_space.put(ENOUGH_BYTES)
     assert writer.wait_for(6, timeout=10) == ""
@@ -263,15 +263,15 @@ def test_a_waiting_snapshot_is_replaced_but_best_and_pin_are_kept(tmp_path: Path
         return 1 << 40
 
     writer = CheckpointWriter(folder, log, free_bytes=free)
-    writer.submit(checkpoint(1))  # blocked until the gate opens
+    writer.submit(ready(checkpoint(1)))  # blocked until the gate opens
     while writer._jobs:
         pass
-    writer.submit(checkpoint(2))
-    writer.submit(checkpoint(3), pinned=True)
-    writer.submit(checkpoint(4), best=True)
-    writer.submit(checkpoint(5))
-    writer.submit(checkpoint(6), best=True)
-    writer.submit(checkpoint(6))  # the same step again, while it waits
+    writer.submit(ready(checkpoint(2)))
+    writer.submit(ready(checkpoint(3)), pinned=True)
+    writer.submit(ready(checkpoint(4)), best=True)
+    writer.submit(ready(checkpoint(5)))
+    writer.submit(ready(checkpoint(6)), best=True)
+    writer.submit(ready(checkpoint(6)))  # the same step again, while it waits
     gate.set()
     writer.close()
     log.close()

@@ -11,6 +11,7 @@ import torch
 
 from tests.trainer.evaluation.test_evaluate import evaluate_test_split
 from trainer.config.schema import Config, ModelConfig
+from trainer.data.draws import EpochDraws
 from trainer.model.layer_stats import BINS, SilentChannels, layer_statistics
 from trainer.model.resnet import build_model, set_train_mode
 from trainer.run.log.event import number
@@ -24,7 +25,7 @@ def model() -> Any:
     model: Any = build_model(ModelConfig(stem="cifar-maxpool"), 3, seed=0)
     set_train_mode(model, 0)
     images_NCHW = torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    model.fc.aim(torch.arange(8), 0)
+    model.fc.aim(torch.arange(8), EpochDraws(0))
     model(images_NCHW).square().mean().backward()
     return model
 

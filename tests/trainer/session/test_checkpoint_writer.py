@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.checkpoints import ready
 from tests.trainer.model.test_checkpoint_gates import checkpoint
 from trainer.model.checkpoint import Checkpoint, file_name, write_checkpoint
 from trainer.model.checkpoint_folder import CheckpointFolder
@@ -48,7 +49,7 @@ def test_the_log_is_synced_before_each_checkpoint(
     folder.path.mkdir()
     writer = CheckpointWriter(folder, Log(done, answers=answers))  # type: ignore[arg-type]
     for step in (1, 2):
-        writer.submit(checkpoint(step), pinned=True)
+        writer.submit(ready(checkpoint(step)), pinned=True)
         assert writer.wait_for(step, timeout=30) == ""
     writer.close()
     assert done == ["the log", "step 1", "CheckpointSaved", "the log", "step 2", "CheckpointSaved"]
@@ -78,7 +79,7 @@ def test_a_checkpoint_needs_free_space_for_itself_and_a_reserve(tmp_path: Path, 
     folder, done = CheckpointFolder(RunDir(tmp_path), keep=2), list[str]()
     folder.path.mkdir()
     writer = CheckpointWriter(folder, Log(done), free_bytes=lambda _: needed - missing_bytes)  # type: ignore[arg-type]
-    writer.submit(checkpoint())
+    writer.submit(ready(checkpoint()))
     problem = str(writer.wait_for(1, timeout=30))
     writer.close()
     assert problem == "" if fits else "only 17 MB free, a checkpoint needs 17 MB; free space" in problem
@@ -98,10 +99,10 @@ def test_a_newer_state_of_a_waiting_step_keeps_its_flags(tmp_path: Path, request
     folder = CheckpointFolder(RunDir(tmp_path), keep=2)
     folder.path.mkdir()
     writer = CheckpointWriter(folder, Log([]), free_bytes=room)  # type: ignore[arg-type]
-    writer.submit(checkpoint(1))
+    writer.submit(ready(checkpoint(1)))
     assert begun.wait(30)
-    writer.submit(checkpoint(2), **requested)
-    writer.submit(checkpoint(2))
+    writer.submit(ready(checkpoint(2)), **requested)
+    writer.submit(ready(checkpoint(2)))
     proceed.set()
     assert writer.wait_for(2, timeout=30) == ""
     writer.close()

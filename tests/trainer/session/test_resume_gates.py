@@ -58,7 +58,8 @@ def _session(tmp_path: Path) -> Iterator[Small]:
 def snapshot(session: Small, **meta: Any) -> Checkpoint:
     """A snapshot with the state's own ten steps per epoch and two epochs, unless changed."""
     configured = {"train": {"epochs": 2}, "eval": {"best_by": "accuracy"}}
-    return session.trainer.state.snapshot(run_record(**({"steps_per_epoch": 10, "config": configured} | meta)))  # type: ignore[no-any-return]
+    record = run_record(**({"steps_per_epoch": 10, "config": configured} | meta))
+    return session.trainer.state.snapshot(record).completed()  # type: ignore[no-any-return]
 
 
 CONFIG = build_config({}, {}, "test", ["train.epochs=2"])

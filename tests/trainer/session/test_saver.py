@@ -10,13 +10,13 @@ import torch
 
 from tests.support.small_session import EVERY_S, Small, full_disk, set_clock, small_session
 from trainer.errors import CheckpointError, DiskError
-from trainer.model.checkpoint import Checkpoint
 from trainer.run.log.result_events import CheckpointFailed, CheckpointSaved
 from trainer.run.log.run_events import Diverged, LrEdited, Resumed, Warned
 from trainer.session import saver as saver_module
 from trainer.session.checkpoint_writer import CheckpointWriter
 from trainer.session.rollback import Rollback, divergence_error
 from trainer.training.callbacks import DivergedError
+from trainer.training.snapshot import Snapshot
 
 
 @pytest.fixture(name="session")
@@ -97,9 +97,9 @@ def fail_waits_for_unknown_steps(monkeypatch: pytest.MonkeyPatch, session: Small
     writer = session.saver._writer
     submit, found, wait_for = writer.submit, writer.mark_written, writer.wait_for
 
-    def note_submit(checkpoint: Checkpoint, **wanted: bool) -> None:
-        known.add(checkpoint.step)
-        submit(checkpoint, **wanted)
+    def note_submit(snapshot: Snapshot, **wanted: bool) -> None:
+        known.add(snapshot.step)
+        submit(snapshot, **wanted)
 
     def note_found(step: int) -> None:
         known.add(step)

@@ -10,11 +10,11 @@ import pytest
 from tests.support.running import events_of, longer, new_run, start, train, wait_for
 from tests.support.small_session import set_clock
 from trainer.config.schema import Config
-from trainer.model.checkpoint import Checkpoint
 from trainer.run.log.result_events import CheckpointSaved
 from trainer.session import saver
 from trainer.session.checkpoint_writer import CheckpointWriter
 from trainer.training import build, loop
+from trainer.training.snapshot import Snapshot
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 
@@ -27,12 +27,10 @@ def saved_steps(config: Config, runs_dir: Path, monkeypatch: pytest.MonkeyPatch,
     taken: list[int] = []
     submit = CheckpointWriter.submit
 
-    def recording(
-        writer: CheckpointWriter, checkpoint: Checkpoint, *, pinned: bool = False, best: bool = False
-    ) -> None:
+    def recording(writer: CheckpointWriter, snapshot: Snapshot, *, pinned: bool = False, best: bool = False) -> None:
         if not best:
-            taken.append(checkpoint.step)
-        submit(writer, checkpoint, pinned=pinned, best=best)
+            taken.append(snapshot.step)
+        submit(writer, snapshot, pinned=pinned, best=best)
 
     with monkeypatch.context() as patched:
         saved_at = set_clock(patched, build, saver)

@@ -19,7 +19,8 @@ from safetensors.torch import save_file
 from tests.conftest import ConfigMaker, FolderMaker
 from tests.support.running import events_of, longer, new_run, start, train, view_of, wait_for
 from trainer.config.schema import Config
-from trainer.data.batches.batches import Batch, ResidentBatches
+from trainer.data.batches.batches import Batch
+from trainer.data.batches.resident import ResidentBatches
 from trainer.errors import EXIT_RESUMABLE
 from trainer.evaluation.evaluate import Evaluation, evaluate
 from trainer.model.checkpoint import file_name, read_checkpoint
@@ -492,16 +493,16 @@ def test_freezing_a_backbone_with_random_weights_is_refused(folder_config: Confi
 
 
 def test_dropout_does_not_depend_on_the_micro_batch(folder_config: Config, tmp_path: Path) -> None:
+    from trainer.data.draws import EpochDraws
     from trainer.model.resnet import Head
 
-    head = Head(16, 3, dropout=0.5, seed=3)
-    head.train()
+    head, draws = Head(16, 3, dropout=0.5).train(), EpochDraws(3, epoch=2)
     features, positions = torch.ones(12, 16), torch.arange(100, 112)
-    head.aim(positions, 2)
+    head.aim(positions, draws)
     whole = head(features)
     parts = []
     for part in (slice(0, 5), slice(5, 12)):
-        head.aim(positions[part], 2)
+        head.aim(positions[part], draws)
         parts.append(head(features[part]))
     # Not bit for bit: with another number of rows, a processor may add in another order.
     assert torch.allclose(whole, torch.cat(parts), rtol=0.0, atol=1e-6)

@@ -1,105 +1,222 @@
-"""Steps replayed over fixed buffers; a CPU stands in for the device and recomputes what a graph would replay."""
+"""Steps replayed over fixed buffers; on the CPU, recorded operations stand in for a CUDA graph."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from tests.conftest import ConfigMaker
 from tests.support.checkpoints import run_record
 from trainer.config.schema import Config
-from trainer.model.numerics import Numerics
+from trainer.data.batches.batches import Batch
 from trainer.training import step as step_module
 from trainer.training.build import build_trainer
 from trainer.training.callbacks import LoopCallbacks
 from trainer.training.cuda_graph import PLAIN_STEPS, Compute, StepGraph
 from trainer.training.loop import Trainer
+from trainer.training.nonfinite_gate import NonFiniteGate
 from trainer.training.step import why_not_captured
 
+pytestmark = pytest.mark.usefixtures("narrow_network")
+
 SETTINGS = (
-    "data.flip=random", "data.crop_pad=2", "data.cutout=2", "data.image_size=16", "data.progressive=[[8, 1]]", "train.epochs=2",
+    "data.flip=random", "data.crop_pad=2", "data.cutout=2", "data.image_size=16", "data.progressive=[[8, 1]]", "train.epochs=4",
     "train.max_grad_norm=1.0", "data.batch_size=16",
+)  # fmt: skip
+AUGMENTED = (
+    "data.crop_pad=0", "data.resized_crop=0.5", "data.trivial_augment=true", "data.random_erase=0.5", "data.flip=alternate",
+    "data.mixup=0.2", "data.cutmix=1.0", "model.dropout=0.2", "train.label_smoothing=0.1", "data.balance=loss",
 )  # fmt: skip
 
 
-class SimulatedGraph(StepGraph):
-    """Counts captures and replays, and computes the steps on the CPU."""
+class Tape(TorchDispatchMode):
+    """Records operations with the tensors that they read and wrote, and repeats them on the same tensors.
 
-    captured: list[tuple[int, ...]]
+    As in a CUDA graph, numbers stay those of the recording, and a value that is read back from a tensor is an error.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._operations: list[tuple[Any, Any, Any, Any]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._local_scalar_dense.default:
+            raise RuntimeError(
+                "operation not permitted when stream is capturing\nException raised from somewhere in C++"
+            )
+        written = func(*args, **(kwargs or {}))
+        self._operations.append((func, args, kwargs or {}, written))
+        return written
+
+    @torch.no_grad()
+    def repeat(self) -> None:
+        for func, args, kwargs, written in self._operations:
+            again = func(*args, **kwargs)
+            for tensor, value in zip(tree_leaves(written), tree_leaves(again), strict=True):
+                if isinstance(tensor, Tensor) and tensor.data_ptr() != value.data_ptr():
+                    tensor.copy_(value)
+
+
+class SimulatedGraph(StepGraph):
+    """Records steps on the CPU; counts captures and replays."""
+
+    kinds: list[int]
     replayed: int
 
-    def _captured(self, compute: Compute) -> Callable[[], None]:
-        self.captured = [*getattr(self, "captured", []), self._shape]
+    def _capture(self, compute: Compute, batch: Batch, metrics_3: Tensor) -> Callable[[], None]:
+        self.kinds = [*getattr(self, "kinds", []), len(batch)]
+        with Tape() as tape:
+            compute(batch, metrics_3)
+        taken = True  # recording has computed the first step
 
         def replay() -> None:
+            nonlocal taken
             self.replayed = getattr(self, "replayed", 0) + 1
-            compute(self._images, self._labels, self._metrics)
+            if not taken:
+                tape.repeat()
+            taken = False
 
         return replay
 
 
-class Uncapturable(StepGraph):
-    def _captured(self, compute: Compute) -> Callable[[], None]:
-        raise RuntimeError("operation not permitted when stream is capturing\nException raised from somewhere in C++")
+@pytest.fixture
+def captured(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Makes steps on the CPU use the simulated graph from then on."""
+
+    def use() -> None:
+        monkeypatch.setattr(step_module, "why_not_captured", lambda *_: "")
+        monkeypatch.setattr(step_module, "StepGraph", SimulatedGraph)
+
+    return use
 
 
-def _steps(config: Config) -> tuple[Trainer, list[Tensor]]:
-    """Take ten steps in two epochs, with images of two sizes and a changing rate."""
+def _steps(config: Config, *, epochs: int = 2, odd: bool = False) -> tuple[Trainer, list[Tensor]]:
+    """Take five steps in each epoch at a changing rate; the last batch of each may be an `odd` half."""
     trainer = build_trainer(config, Path("runs"), LoopCallbacks(), lambda *_: None, None).trainer
-    metrics, done = [], 0
-    for epoch in range(2):
-        for batch, _ in zip(trainer.batches.epoch(epoch, 0), range(5), strict=False):
+    trainer.train_step.prepare(0)
+    trainer.state.optimizer.keep_lrs_on_device()
+    metrics: list[Tensor] = []
+    for epoch in range(epochs):
+        for batch, number in zip(trainer.batches.epoch(epoch, 0), range(5), strict=False):
             assert batch is not None
+            part = batch.micro_batches(2)[0] if odd and number == 4 else batch
             metrics.append(torch.zeros(3))
-            trainer.train_step(batch, epoch=epoch, lr=0.02 / (1 + done), metrics_3=metrics[-1])
-            done += 1
+            trainer.train_step(part, epoch=epoch, lr=0.02 / len(metrics), metrics_3=metrics[-1])
     return trainer, metrics
 
 
-def test_replayed_steps_equal_plain_ones(make_config: ConfigMaker, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = make_config(*SETTINGS)
-    plain, plain_metrics = _steps(config)
-    monkeypatch.setattr(step_module, "why_not_captured", lambda *_: "")
-    monkeypatch.setattr(step_module, "StepGraph", SimulatedGraph)
-    replayed, metrics = _steps(config)
-    graph = replayed.train_step._graph
+def _assert_equal(actual: tuple[Trainer, list[Tensor]], expected: tuple[Trainer, list[Tensor]]) -> None:
+    trainers = actual[0], expected[0]
+    assert all(torch.equal(a, b) for a, b in zip(actual[1], expected[1], strict=True))
+    states = [trainer.state.snapshot(run_record()).completed() for trainer in trainers]
+    assert states[0].state.loss_scale == states[1].state.loss_scale
+    for name, value in states[1].tensors.items():
+        assert torch.equal(states[0].tensors[name], value), name
+    for weight, plain in zip(*(trainer.state.model.parameters() for trainer in trainers), strict=True):
+        assert weight.grad is not None
+        assert plain.grad is not None
+        assert torch.equal(weight.grad, plain.grad), "layer statistics read the gradients of the last step"
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (), AUGMENTED, ("run.precision=fp16",), ("optim.name=muon",), ("train.grad_accum_steps=2", *AUGMENTED),
+        ("optim.layer_decay=0.5", "optim.nesterov=true"),
+    ],
+    ids=["default", "augmented", "fp16", "muon", "micro-batches", "layer decay"],
+)  # fmt: skip
+def test_replayed_steps_equal_plain_ones(
+    make_config: ConfigMaker, captured: Callable[[], None], overrides: tuple[str, ...]
+) -> None:
+    config = make_config(*SETTINGS, "data.progressive=[]", *overrides)
+    plain = _steps(config)
+    captured()
+    replayed = _steps(config)
+    graph = replayed[0].train_step._graph
     assert isinstance(graph, SimulatedGraph)
-    assert graph.captured == [(16, 8), (16, 16)], "captured again for larger images"
-    assert graph.replayed == 10 - 2 * PLAIN_STEPS
-    assert all(torch.equal(actual, expected) for actual, expected in zip(metrics, plain_metrics, strict=True))
-    actual, expected = replayed.state.model.state_dict(), plain.state.model.state_dict()
-    assert all(torch.equal(actual[name], expected[name]) for name in expected)
+    assert graph.replayed == 10 - PLAIN_STEPS
+    _assert_equal(replayed, plain)
+
+
+def test_each_image_size_and_an_odd_last_batch_have_graphs_of_their_own(
+    make_config: ConfigMaker, captured: Callable[[], None]
+) -> None:
+    config = make_config(*SETTINGS)
+    plain = _steps(config, epochs=5, odd=True)
+    captured()
+    replayed = _steps(config, epochs=5, odd=True)
+    graph = replayed[0].train_step._graph
+    assert isinstance(graph, SimulatedGraph)
+    assert graph.kinds == [16, 16, 8], "images of two sizes, then the odd batch after three plain steps"
+    _assert_equal(replayed, plain)
 
 
 def test_a_step_that_cannot_be_captured_is_computed_without_a_graph(
-    make_config: ConfigMaker, monkeypatch: pytest.MonkeyPatch
+    make_config: ConfigMaker, captured: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = make_config(*SETTINGS)
-    _, expected = _steps(config)
-    monkeypatch.setattr(step_module, "why_not_captured", lambda *_: "")
-    monkeypatch.setattr(step_module, "StepGraph", Uncapturable)
-    trainer, metrics = _steps(config)
-    assert all(torch.equal(a, b) for a, b in zip(metrics, expected, strict=True))
-    assert trainer.train_step.remarks == [
+    expected = _steps(config)
+    captured()
+    unchanged = NonFiniteGate.step
+
+    def waiting(gate: NonFiniteGate, loss: Tensor, gradient_norm: Tensor) -> Tensor:
+        float(loss)
+        return unchanged(gate, loss, gradient_norm)
+
+    monkeypatch.setattr(NonFiniteGate, "step", waiting)
+    actual = _steps(config)
+    assert actual[0].train_step.remarks == [
         "steps are computed kernel by kernel: no CUDA graph: operation not permitted when stream is capturing"
     ], "reported once"
+    monkeypatch.setattr(NonFiniteGate, "step", unchanged)
+    assert actual[1][0].equal(expected[1][0])
 
 
-def test_unfreezing_a_stage_requires_a_new_capture(make_config: ConfigMaker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(step_module, "why_not_captured", lambda *_: "")
-    monkeypatch.setattr(step_module, "StepGraph", SimulatedGraph)
+def test_an_error_in_a_plain_step_waits_for_the_other_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the undo of the step would run beside kernels that still write what it restores."""
+    waits: list[tuple[str, str]] = []
+
+    class Stream:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def wait_stream(self, other: Stream) -> None:
+            waits.append((self.name, other.name))
+
+    graph = StepGraph(torch.device("cpu"), [])
+    graph._stream = Stream("side")  # type: ignore[assignment]
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: Stream("default"))
+    monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
+    with pytest.raises(RuntimeError, match="bad kernel"), graph.plain_step("kind"):
+        raise RuntimeError("bad kernel")
+    assert waits == [("side", "default"), ("default", "side")]
+
+
+def test_unfreezing_and_features_require_a_new_capture(make_config: ConfigMaker, captured: Callable[[], None]) -> None:
+    captured()
+    trainer, _ = _steps(make_config(*SETTINGS))
+    step, graph = trainer.train_step, trainer.train_step._graph
+    assert graph is not None
+    assert graph._captured
+    step.prepare(0)
+    step.set_features(None)
+    assert graph._captured, "nothing changes after an evaluation"
+    step.set_features(torch.zeros(10, 512))
+    assert not graph._captured
     trainer, _ = _steps(make_config(*SETTINGS))
     graph = trainer.train_step._graph
     assert graph is not None
-    assert graph.replays(16, 16)
-    trainer.train_step.prepare(0)
-    assert graph.replays(16, 16), "nothing changes after an evaluation"
     trainer.train_step.prepare(2)
-    assert not graph.replays(16, 16)
+    assert not graph._captured
 
 
 def test_restoring_momenta_keeps_their_addresses(make_config: ConfigMaker) -> None:
@@ -107,27 +224,20 @@ def test_restoring_momenta_keeps_their_addresses(make_config: ConfigMaker) -> No
     optimizer = trainer.state.optimizer
     before = {parameter: state["momentum_buffer"].data_ptr() for parameter, state in optimizer.state.items()}
     values = {parameter: state["momentum_buffer"].clone() for parameter, state in optimizer.state.items()}
-    trainer.state.restore(trainer.state.snapshot(run_record()))
+    trainer.state.restore(trainer.state.snapshot(run_record()).completed())
     assert {parameter: state["momentum_buffer"].data_ptr() for parameter, state in optimizer.state.items()} == before
     assert all(torch.equal(optimizer.state[parameter]["momentum_buffer"], value) for parameter, value in values.items())
 
 
 @pytest.mark.parametrize(
-    ("override", "reason"),
+    ("override", "device", "reason"),
     [
-        ("data.flip=random", ""),
-        ("run.cuda_graph=false", "run.cuda_graph is off"),
-        ("model.dropout=0.1", "dropout draws a new mask in every step"),
-        ("data.cutmix=1.0", "mixed images"),
-        ("train.grad_accum_steps=2", "micro-batches"),
+        ("model.dropout=0.1", "cuda", ""),
+        ("run.cuda_graph=false", "cuda", "run.cuda_graph is off"),
+        ("data.flip=random", "cpu", "no CUDA device"),
     ],
 )
-def test_the_reason_for_not_capturing_is_given(make_config: ConfigMaker, override: str, reason: str) -> None:
-    numerics = Numerics(precision="bf16", channels_last=True)
-    assert why_not_captured(make_config(override), numerics, torch.device("cuda"), None) == reason
-    assert why_not_captured(make_config(override), numerics, torch.device("cpu"), None) == "no CUDA device"
-
-
-def test_a_scaled_loss_is_not_captured(make_config: ConfigMaker) -> None:
-    numerics = Numerics(precision="fp16", channels_last=True)
-    assert why_not_captured(make_config(), numerics, torch.device("cuda"), None).startswith("fp16 waits")
+def test_the_reason_for_not_capturing_is_given(
+    make_config: ConfigMaker, override: str, device: str, reason: str
+) -> None:
+    assert why_not_captured(make_config(override), torch.device(device)) == reason

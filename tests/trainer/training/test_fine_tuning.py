@@ -32,7 +32,7 @@ from trainer.training import features, interim_evaluation
 from trainer.training.build import build_trainer
 from trainer.training.callbacks import LoopCallbacks
 from trainer.training.loop import Trainer
-from trainer.training.optimizer import build_optimizer, set_lr
+from trainer.training.optimizer import build_optimizer
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 
@@ -124,7 +124,7 @@ class _Keys(LoopCallbacks):
         if step in self._stages:
             self.trainer.freeze(self._stages.pop(step))
         if step == self._keep_at and not hasattr(self, "kept"):
-            self.kept = self.trainer.state.snapshot(run_record())
+            self.kept = self.trainer.state.snapshot(run_record()).completed()
         if step == self._back_from:
             self._back_from = -1
             self.trainer.restore_earlier(self.kept, 1.0)
@@ -142,7 +142,7 @@ def test_a_stage_unfrozen_by_key_restarts_and_a_resume_makes_no_difference(
         keys.trainer.run()
     frozen = [(event.step, event.stages) for event in whole.published if isinstance(event, StagesFrozen)]
     assert frozen == [(2, ["stem"]), (3, ["stem", "layer1"]), (6, ["stem"])]
-    first, second = (keys.trainer.state.snapshot(run_record()) for keys in (whole, later))
+    first, second = (keys.trainer.state.snapshot(run_record()).completed() for keys in (whole, later))
     changed = changed_stages(whole.kept.group("model"), first.group("model"))
     assert changed == {1, 2, 3, 4, 5}, "the stem is unchanged"
     assert first.meta["unfrozen_by_key"] == -1
@@ -158,13 +158,13 @@ def test_a_rollback_across_a_freeze_ends_like_a_resume(folder_config: Config, ke
         if keys is resumed:
             keys.trainer.state.restore(back.kept)
         keys.trainer.run()
-    first, second = (keys.trainer.state.snapshot(run_record()) for keys in (back, resumed))
+    first, second = (keys.trainer.state.snapshot(run_record()).completed() for keys in (back, resumed))
     assert all(torch.equal(tensor, second.tensors[name]) for name, tensor in first.tensors.items())
 
 
 def test_a_state_after_a_rollback_can_be_saved(folder_config: Config) -> None:
     trainer = build_trainer(folder_config, Path("runs"), LoopCallbacks(), lambda *_: None, None).trainer
-    kept = trainer.state.snapshot(run_record())
+    kept = trainer.state.snapshot(run_record()).completed()
     trainer.skipped_from = 3
     trainer.restore_earlier(kept, 0.5)
     assert trainer.skipped_from is None
@@ -225,7 +225,7 @@ def test_each_stage_has_its_own_rate() -> None:
     optimizer = build_optimizer(
         model, OptimConfig(lr=0.1, weight_decay=0.01, decay_bn_bias=False, layer_decay=0.5), precision="bf16"
     )
-    set_lr(optimizer, 0.2)
+    optimizer.set_lr(0.2)
     rates, decays = {}, {}
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     for group in optimizer.param_groups:

@@ -64,10 +64,10 @@ def test_gradients_are_unscaled(make_config: ConfigMaker, overrides: tuple[str, 
 def test_an_overflowing_step_is_skipped_and_halves_the_scale(trainer: Trainer) -> None:
     _step(trainer)
     trainer.state.loss_scale.state_2[0] = 2.0**60
-    before = trainer.state.snapshot(run_record()).tensors
+    before = trainer.state.snapshot(run_record()).completed().tensors
     assert _step(trainer)[2] == 1
     assert _scale(trainer) == 2.0**16, "the largest"
-    after = trainer.state.snapshot(run_record()).tensors
+    after = trainer.state.snapshot(run_record()).completed().tensors
     assert all(torch.equal(before[name], after[name]) for name in before if "num_batches" not in name)
     trainer.state.loss_scale.state_2[0] = 1024.0
     assert _step(trainer)[2] == 0
@@ -146,7 +146,7 @@ def test_a_restored_state_has_its_scale(trainer: Trainer, make_config: ConfigMak
     trainer.state.loss_scale.state_2[0] = 64.0
     _step(trainer)
     other = _build(make_config(*FP16))
-    saved = trainer.state.snapshot(run_record())
+    saved = trainer.state.snapshot(run_record()).completed()
     other.state.restore(saved)
     assert other.state.loss_scale.state_2.tolist() == [64.0, 2.0]
     older = checkpoint_of(saved.tensors, **{key: value for key, value in saved.meta.items() if key != "loss_scale"})

@@ -27,6 +27,7 @@ from trainer.training import step as step_module
 from trainer.training.loop import MAX_CONSECUTIVE_SKIPPED_STEPS
 from trainer.training.nonfinite_gate import NonFiniteGate, join_statistics
 from trainer.training.optimizer import build_optimizer
+from trainer.training.sgd import SGD
 from trainer.training.step import StatisticsMomentum
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
@@ -43,7 +44,7 @@ def batch(seed: int) -> Tensor:
     return torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
 
 
-def state_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[Tensor]:
+def state_of(model: nn.Module, optimizer: SGD | torch.optim.Optimizer) -> list[Tensor]:
     """Copies of weights, statistics and momenta, without the counter of forward passes."""
     values = [value for name, value in model.state_dict().items() if "num_batches" not in name]
     return [value.clone() for value in values + [state["momentum_buffer"] for state in optimizer.state.values()]]

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from trainer.config.data_config import DataConfig
-from trainer.data.draws import Stream, draw_below, draw_uniform
+from trainer.data.draws import EpochDraws, Stream
 
 _ASPECTS = (3 / 4, 4 / 3)
 """Aspect ratios of random crops, width over height. Source: Szegedy et al., arXiv:1409.4842, section 6; torchvision."""
@@ -26,14 +26,14 @@ def needs_sampling(config: DataConfig) -> bool:
     return config.resized_crop is not None or config.trivial_augment
 
 
-def crop_views(config: DataConfig, positions_N: Tensor, *, seed: int, epoch: int) -> Tensor:
+def crop_views(config: DataConfig, positions_N: Tensor, draws: EpochDraws) -> Tensor:
     """View of the random crop of each image, or of the whole picture: float32 (N, 2, 3)."""
     if config.resized_crop is not None:
-        return _resized_crops(config.resized_crop, positions_N, seed=seed, epoch=epoch)
+        return _resized_crops(config.resized_crop, positions_N, draws)
     views = identity_views(positions_N)
     if config.crop_pad:
         for axis, stream in ((0, Stream.CROP_X), (1, Stream.CROP_Y)):
-            pixels_N = draw_below(2 * config.crop_pad + 1, positions_N, seed=seed, epoch=epoch, stream=stream)
+            pixels_N = draws.below(2 * config.crop_pad + 1, positions_N, stream)
             views[:, axis, 2] = (pixels_N - config.crop_pad) * (2 / config.image_size)
     return views
 
@@ -78,16 +78,16 @@ def sample(pictures_NHWC: Tensor, views_N23: Tensor, *, side: int, pad: str) -> 
     return seen.permute(0, 2, 3, 1)
 
 
-def _resized_crops(smallest: float, positions_N: Tensor, *, seed: int, epoch: int) -> Tensor:
+def _resized_crops(smallest: float, positions_N: Tensor, draws: EpochDraws) -> Tensor:
     """Views of boxes of random area and aspect ratio. A side longer than the picture is clamped, not drawn again."""
-    uniform = partial(draw_uniform, positions_N, seed=seed, epoch=epoch)
-    area_N = smallest + (1.0 - smallest) * uniform(stream=Stream.CROP_AREA)
+    uniform = partial(draws.uniform, positions_N)
+    area_N = smallest + (1.0 - smallest) * uniform(Stream.CROP_AREA)
     low, high = (math.log(aspect) for aspect in _ASPECTS)
-    aspect_N = torch.exp(low + (high - low) * uniform(stream=Stream.CROP_ASPECT))
+    aspect_N = torch.exp(low + (high - low) * uniform(Stream.CROP_ASPECT))
     widths_N = torch.sqrt(area_N * aspect_N).clamp(max=1.0)
     heights_N = torch.sqrt(area_N / aspect_N).clamp(max=1.0)
     views = torch.zeros(len(positions_N), 2, 3, device=positions_N.device)
     for axis, share_N, stream in ((0, widths_N, Stream.CROP_X), (1, heights_N, Stream.CROP_Y)):
         views[:, axis, axis] = share_N
-        views[:, axis, 2] = (1.0 - share_N) * (2.0 * uniform(stream=stream) - 1.0)
+        views[:, axis, 2] = (1.0 - share_N) * (2.0 * uniform(stream) - 1.0)
     return views

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from trainer.config.data_config import DataConfig
 from trainer.data.augment.geometry import inside_boxes
-from trainer.data.draws import Stream, draw_uniform
+from trainer.data.draws import EpochDraws, Stream
 
 _QUANTILES = 4096
 _LARGEST_LOGIT = 40.0  # of a share: 1 - 4e-18 is 1 in fp32
@@ -44,25 +44,23 @@ class Mix:
 class Mixer:
     """Draws a `Mix` for each batch; the settings have `mixup`, `cutmix` or both above 0."""
 
-    def __init__(self, config: DataConfig, seed: int, device: torch.device) -> None:
-        self._config = config
-        self._seed = seed
+    def __init__(self, config: DataConfig, device: torch.device) -> None:
         self._tables = {name: beta_quantiles(a).to(device) for name, a in _strengths(config).items()}
 
     @classmethod
-    def of(cls, config: DataConfig, seed: int, device: torch.device) -> Mixer | None:
+    def of(cls, config: DataConfig, device: torch.device) -> Mixer | None:
         """The mixer of a run; None where nothing is mixed."""
-        return cls(config, seed, device) if _strengths(config) else None
+        return cls(config, device) if _strengths(config) else None
 
-    def __call__(self, positions_N: Tensor, epoch: int, side: int) -> Mix:
+    def __call__(self, positions_N: Tensor, draws: EpochDraws, side: int) -> Mix:
         """Draw the mixes of images, given their positions in the epoch's order."""
-        uniform = partial(draw_uniform, positions_N, seed=self._seed, epoch=epoch)
+        uniform = partial(draws.uniform, positions_N)
         chance = {"mixup": 0.0, "cutmix": 1.0}
-        cut_N = uniform(stream=Stream.MIX_KIND) < (0.5 if len(self._tables) == 2 else chance[next(iter(self._tables))])
-        drawn_N = uniform(stream=Stream.MIX_SHARE)
+        cut_N = uniform(Stream.MIX_KIND) < (0.5 if len(self._tables) == 2 else chance[next(iter(self._tables))])
+        drawn_N = uniform(Stream.MIX_SHARE)
         shares = {name: _interpolated(table, drawn_N) for name, table in self._tables.items()}
         share_N = torch.where(cut_N, shares.get("cutmix", drawn_N), shares.get("mixup", drawn_N))
-        box_N4 = self._boxes(share_N, uniform(stream=Stream.MIX_Y), uniform(stream=Stream.MIX_X), side) * cut_N[:, None]
+        box_N4 = self._boxes(share_N, uniform(Stream.MIX_Y), uniform(Stream.MIX_X), side) * cut_N[:, None]
         areas_N = (box_N4[:, 1] - box_N4[:, 0]) * (box_N4[:, 3] - box_N4[:, 2])
         # The label's share is the share of pixels: the image's edge may have cut the rectangle.
         return Mix(share_N=torch.where(cut_N, 1.0 - areas_N / side**2, share_N), box_N4=box_N4, cut_N=cut_N)

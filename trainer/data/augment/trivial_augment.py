@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from trainer.data.augment.geometry import identity_views
-from trainer.data.draws import Stream, draw_below, draw_uniform
+from trainer.data.draws import EpochDraws, Stream
 
 OPERATIONS = (
     "identity", "shear_x", "shear_y", "translate_x", "translate_y", "rotate", "brightness", "color", "contrast", "sharpness",
@@ -38,13 +38,12 @@ class Operations:
     sign_N: Tensor  # float32, -1 or 1
 
     @classmethod
-    def drawn(cls, positions_N: Tensor, *, seed: int, epoch: int) -> Operations:
-        """Draw the operations from the hash of the positions."""
-        key = {"seed": seed, "epoch": epoch}
+    def drawn(cls, positions_N: Tensor, draws: EpochDraws) -> Operations:
+        """Draw the operations of images, given their positions in the epoch's order."""
         return cls(
-            operation_N=draw_below(len(OPERATIONS), positions_N, stream=Stream.TRIVIAL_OPERATION, **key),
-            strength_N=draw_below(31, positions_N, stream=Stream.TRIVIAL_STRENGTH, **key) / 30.0,
-            sign_N=torch.where(draw_uniform(positions_N, stream=Stream.TRIVIAL_SIGN, **key) < 0.5, -1.0, 1.0),
+            operation_N=draws.below(len(OPERATIONS), positions_N, Stream.TRIVIAL_OPERATION),
+            strength_N=draws.below(31, positions_N, Stream.TRIVIAL_STRENGTH) / 30.0,
+            sign_N=torch.where(draws.uniform(positions_N, Stream.TRIVIAL_SIGN) < 0.5, -1.0, 1.0),
         )
 
     def views(self) -> Tensor:

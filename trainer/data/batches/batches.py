@@ -7,7 +7,7 @@ first position, so that a resume starts in the middle of an epoch without replay
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -27,6 +27,9 @@ class Batch:
     sample_ids_N: Tensor  # int64, image numbers in the training split
     positions_N: Tensor  # int64, positions in the epoch's order
     labels_N: Tensor
+    fixed_pixels: bool = field(
+        default=False, kw_only=True
+    )  # whether `pixels_MHWC` is the whole split, which stays where it is
 
     def __len__(self) -> int:
         return len(self.rows_N)
@@ -40,11 +43,24 @@ class Batch:
         if count == 1:
             return [self]
         parts = zip(*(values_N.tensor_split(count) for values_N in self._per_image), strict=True)
-        return [Batch(self.pixels_MHWC, *part) for part in parts]
+        return [Batch(self.pixels_MHWC, *part, fixed_pixels=self.fixed_pixels) for part in parts]
 
     def shifted_by_one(self) -> Batch:
         """The same images, each at the position of the one after it."""
-        return Batch(self.pixels_MHWC, *(values_N.roll(1) for values_N in self._per_image))
+        return Batch(
+            self.pixels_MHWC, *(values_N.roll(1) for values_N in self._per_image), fixed_pixels=self.fixed_pixels
+        )
+
+    def buffers(self) -> Batch:
+        """A copy that `fill` can change; fixed pixels are not copied."""
+        pixels_MHWC = self.pixels_MHWC if self.fixed_pixels else self.pixels_MHWC.clone()
+        return Batch(pixels_MHWC, *(values_N.clone() for values_N in self._per_image), fixed_pixels=self.fixed_pixels)
+
+    def fill(self, other: Batch) -> None:
+        """Copy another batch of equal shapes into these tensors."""
+        torch._foreach_copy_(self._per_image, other._per_image)
+        if not self.fixed_pixels:
+            self.pixels_MHWC.copy_(other.pixels_MHWC)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,29 +113,6 @@ class Batches:
 
     def close(self) -> None:
         """Stop helper processes."""
-
-
-class ResidentBatches(Batches):
-    """Batches as rows of a tensor that stays on the device (or in RAM, when only RAM has room)."""
-
-    def __init__(self, split: ResidentSplit, plan: BatchPlan, device: torch.device) -> None:
-        self._plan = plan
-        self._device = device
-        self._pixels = split.pixels_NHWC
-        self._labels = split.labels_N.to(self._pixels.device)
-
-    def epoch(self, epoch: int, first_step: int) -> Iterator[Batch]:
-        """Yield the batches of an epoch from a step onwards."""
-        order = self._plan.order(epoch).to(self._pixels.device)
-        for step in range(first_step, self._plan.steps_per_epoch):
-            start, ids = self._plan.rows_of(order, step)
-            positions = torch.arange(start, start + len(ids), device=self._device)
-            if self._pixels.device == self._device:
-                yield Batch(self._pixels, ids, ids, positions, self._labels[ids])
-                continue
-            pixels = self._pixels[ids].to(self._device, non_blocking=True)
-            rows = torch.arange(len(ids), device=self._device)
-            yield Batch(pixels, rows, ids.to(self._device), positions, self._labels[ids].to(self._device))
 
 
 def evaluation_batches(

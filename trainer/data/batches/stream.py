@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from trainer.data.batches.batches import Batch, Batches, BatchPlan
 from trainer.data.batches.lost_images import MIN_TRAINING_IMAGES, LostImages
+from trainer.data.batches.upload import Upload
 from trainer.data.batches.worker_dataset import DecodedBatch, DecodedBatches, InProcessDecoder, decode_requests
 from trainer.data.batches.worker_pool import Workers, cause_of_death, is_timeout, is_worker_death
 from trainer.data.image_folder import FolderSplit
@@ -49,6 +50,7 @@ class StreamedBatches(Batches):
         self._prefix = os.path.commonprefix([min(split.paths), max(split.paths)])  # noqa: RUF071
         self._plan = plan
         self._device = device
+        self._upload = Upload(device)
         self._number = workers
         self._epochs = epochs
         self._warn = warn
@@ -112,17 +114,11 @@ class StreamedBatches(Batches):
 
     def _to_device(self, delivery: DecodedBatch, step: int) -> Batch:
         self._lost.note(delivery.lost, len(delivery.rows), least=MIN_TRAINING_IMAGES)
-        pixels = torch.as_tensor(delivery.pixels_NHWC)
         kept = torch.tensor(delivery.kept)
         ids = torch.tensor(delivery.rows)[kept]
-        return Batch(
-            pixels.to(self._device, non_blocking=True),
-            torch.arange(len(ids), device=self._device),
-            ids.to(self._device),
-            # An image keeps its position in the order even when images before it are skipped: its draws depend on it.
-            (self._plan.first_position(step) + kept).to(self._device),
-            self._split.labels_N[ids].to(self._device),
-        )
+        # An image keeps its position in the order even when images before it are skipped: its draws depend on it.
+        positions = self._plan.first_position(step) + kept
+        return self._upload(torch.as_tensor(delivery.pixels_NHWC), ids, positions, self._split.labels_N[ids])
 
     def _start(self, epoch: int, first_step: int) -> Workers[DecodedBatch] | InProcessDecoder:
         # Generated lazily: a full list of the rows of a long run would fill the memory.

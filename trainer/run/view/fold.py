@@ -52,7 +52,8 @@ def _started(event: events.Started, view: RunView, time: float) -> None:
     tick(view, view.step, time)
     view.frozen, view.session_step = None, view.step  # the frozen stages are published again
     device = event.device.get("name", "?")
-    view.note(time, "info", f"{device}, {event.choices.get('precision', '?')}; {event.splits.get('train', 0):,} images")
+    precision = f"{event.choices.get('precision', '?')}{' (remembered)' if event.choices.get('remembered') else ''}"
+    view.note(time, "info", f"{device}, {precision}; {event.splits.get('train', 0):,} images")
     if event.skipped_images:
         view.note(time, "warning", f"{event.skipped_images:,} unreadable images skipped; the log names each")
 

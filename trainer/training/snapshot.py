@@ -1,0 +1,78 @@
+"""Copies of a run's state that later steps do not change. On a GPU they are made without a wait for the device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+from trainer.errors import is_out_of_memory
+from trainer.model.checkpoint import Checkpoint
+from trainer.model.checkpoint_records import RunRecord, StateRecord
+
+_LOSS_SCALE = "loss_scale"
+
+
+class Snapshot:
+    """The state at one point of the device's work; `completed` waits until it has arrived on the CPU.
+
+    The tensors are cloned on their device, beside which training goes on; where that has no room, the caller waits.
+    """
+
+    def __init__(
+        self, tensors: dict[str, Tensor], run: RunRecord, state: StateRecord, loss_scale_2: Tensor | None
+    ) -> None:
+        self._run, self._state = run, state
+        tensors = {name: tensor.detach() for name, tensor in tensors.items()}
+        if loss_scale_2 is not None:
+            tensors[_LOSS_SCALE] = loss_scale_2  # read with the others, since reading it alone would be a wait
+        self._cloned: torch.cuda.Event | None = None
+        clones = _clones(tensors) if any(tensor.is_cuda for tensor in tensors.values()) else None
+        if clones is not None:
+            self._cloned = torch.cuda.Event()
+            self._cloned.record()
+        self._tensors = clones or {name: tensor.to("cpu", copy=True) for name, tensor in tensors.items()}
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps done."""
+        return self._state.step
+
+    def completed(self) -> Checkpoint:
+        """The checkpoint, on the CPU. For any thread, but one."""
+        if self._cloned is not None:
+            self._tensors, self._cloned = _fetched(self._tensors, self._cloned), None
+        # safetensors refuses channels_last tensors.
+        tensors = {name: tensor.contiguous() for name, tensor in self._tensors.items()}
+        scale = tensors.pop(_LOSS_SCALE, None)
+        return Checkpoint(tensors, self._run, replace(self._state, loss_scale=[] if scale is None else scale.tolist()))
+
+
+def _clones(tensors: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+    """Clones on the same device, by few kernels; None where they do not fit."""
+    try:
+        clones = {name: torch.empty_like(tensor) for name, tensor in tensors.items()}
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        return None
+    for _, names in groupby(
+        sorted(tensors, key=lambda name: str(tensors[name].dtype)), lambda name: tensors[name].dtype
+    ):
+        chosen = list(names)
+        torch._foreach_copy_([clones[name] for name in chosen], [tensors[name] for name in chosen])
+    return clones
+
+
+def _fetched(clones: Mapping[str, Tensor], cloned: torch.cuda.Event) -> dict[str, Tensor]:
+    """Copies of the clones on the CPU, through pinned memory, on a stream beside that of training."""
+    device = next(iter(clones.values())).device
+    stream = torch.cuda.Stream(device)
+    with torch.cuda.stream(stream):
+        stream.wait_event(cloned)
+        fetched = {name: clone.to("cpu", non_blocking=True) for name, clone in clones.items()}
+        stream.synchronize()  # before the clones are freed, and before anyone reads
+    return fetched
