@@ -2,36 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-from typing import Any
-
 import pytest
 
-from tests.support.null_cuda.stand_in import UnavailableError, build
+from tests.null_cuda.conftest import OnStandIn
 
 MOST_LAUNCHES = 10
 LONGEST_SNAPSHOT_MS = 20.0  # on a busy machine; 2 on a quiet one
-
-
-@pytest.fixture(scope="module")
-def surroundings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    try:
-        return os.environ | build(tmp_path_factory.mktemp("null_cuda"))
-    except UnavailableError as error:
-        pytest.skip(str(error))
-
-
-def counted(surroundings: dict[str, str], *arguments: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "tests.support.null_cuda.steps", *arguments]
-    root = Path(__file__).parents[2]
-    done = subprocess.run(command, env=surroundings, cwd=root, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
 
 
 AUGMENTED = (
@@ -45,8 +21,8 @@ AUGMENTED = (
     [AUGMENTED, ("run.precision=fp16", "data.cache=ram"), ("optim.name=muon", "train.grad_accum_steps=2")],
     ids=["augmented", "fp16, images in RAM", "Muon, micro-batches"],
 )
-def test_a_step_is_one_graph_and_waits_for_nothing(surroundings: dict[str, str], settings: tuple[str, ...]) -> None:
-    found = counted(surroundings, "cifar", *settings)
+def test_a_step_is_one_graph_and_waits_for_nothing(on_stand_in: OnStandIn, settings: tuple[str, ...]) -> None:
+    found = on_stand_in("tests.support.null_cuda.steps", "cifar", *settings)
     assert found["violations"] == {}
     assert found["not_captured"] == ""
     assert found["graph_nodes"] > 100
@@ -59,8 +35,8 @@ def test_a_step_is_one_graph_and_waits_for_nothing(surroundings: dict[str, str],
     assert snapshot["cpu_ms"] < LONGEST_SNAPSHOT_MS
 
 
-def test_the_counts_tell_a_step_without_a_graph(surroundings: dict[str, str]) -> None:
-    found = counted(surroundings, "cifar", "run.cuda_graph=false")
+def test_the_counts_tell_a_step_without_a_graph(on_stand_in: OnStandIn) -> None:
+    found = on_stand_in("tests.support.null_cuda.steps", "cifar", "run.cuda_graph=false")
     assert found["not_captured"] == "run.cuda_graph is off"
     assert found["graph_nodes"] == 0
     assert found["launches"] > 300

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,14 @@ def describe_device(device: torch.device) -> dict[str, Any]:
     if device.type == "mps":
         return {"kind": "mps", "name": "Apple GPU", "total_bytes": int(torch.mps.recommended_max_memory())}
     return {"kind": "cpu", "name": f"{_cpu_name()}, {torch.get_num_threads()} threads"}
+
+
+def free_cached_memory() -> None:
+    """Return unused memory of torch's allocator to the GPU; does nothing where there is none."""
+    # Before torch 2.12 the allocator may believe that a graph's capture which failed is still going on, and refuse
+    # (pytorch/pytorch#180395).
+    with contextlib.suppress(RuntimeError):
+        torch.cuda.empty_cache()
 
 
 def _automatic() -> torch.device:

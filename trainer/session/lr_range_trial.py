@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-import torch
-
 from trainer.errors import is_out_of_memory
+from trainer.model.device import free_cached_memory
 from trainer.run.control import commands as cmd
 from trainer.run.log.event import Event
 from trainer.run.log.result_events import LrRangeTested
@@ -68,7 +67,7 @@ class LrRangeTrial:
             # The run itself needs no second copy of the weights.
             if not is_out_of_memory(error):
                 raise
-            torch.cuda.empty_cache()
+            free_cached_memory()
             return "a copy of the weights does not fit in memory"
 
     def _poll(self, share: float) -> None:

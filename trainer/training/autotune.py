@@ -24,7 +24,7 @@ from trainer.data.augment.augment import Augment
 from trainer.data.batches.batches import Batch
 from trainer.errors import DeviceError, is_out_of_memory
 from trainer.host.progress import Progress
-from trainer.model.device import has_tf32
+from trainer.model.device import free_cached_memory, has_tf32
 from trainer.model.numerics import Convolution, Numerics, Precision
 from trainer.training.cuda_graph import PLAIN_STEPS
 from trainer.training.step import build_step
@@ -100,7 +100,7 @@ def autotune_numerics(
     trials.clear()
     if device.type == "cuda":
         # The trial's memory does not count as training's: neither its peak nor its cache.
-        torch.cuda.empty_cache()
+        free_cached_memory()
         torch.cuda.reset_peak_memory_stats(device)
     if not timings and too_large is not None:
         raise too_large

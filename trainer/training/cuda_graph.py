@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.data.batches.batches import Batch
-from trainer.errors import first_line
+from trainer.errors import first_line, is_out_of_memory
 
 PLAIN_STEPS = 3  # steps before a capture, in which cuDNN chooses algorithms and one-time allocations happen
 PLAIN_STEPS_OF_PEERS = 11  # the same with DistributedDataParallel, by PyTorch's notes
@@ -92,7 +92,7 @@ class StepGraph:
             except RuntimeError as error:
                 # The stream context is not left properly when ending the capture itself fails.
                 torch.cuda.set_stream(stream)  # type: ignore[arg-type]
-                self.given_up = first_line(error)
+                self.given_up = "it does not fit in memory" if is_out_of_memory(error) else first_line(error)
                 return False
             gradients = [parameter.grad for parameter in self._parameters]
             captured = self._captured[kind] = _Captured(replay, buffers, metrics, gradients)

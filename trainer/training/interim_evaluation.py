@@ -16,6 +16,7 @@ from trainer.data.prepare import PreparedData
 from trainer.errors import CheckpointError, is_out_of_memory
 from trainer.evaluation.evaluate import evaluate
 from trainer.model.checkpoint import Checkpoint
+from trainer.model.device import free_cached_memory
 from trainer.model.resnet import MACS_PER_PIXEL
 from trainer.run.log.result_events import Evaluated
 from trainer.run.log.run_events import Warned
@@ -138,4 +139,4 @@ class InterimEvaluator:
             self._batch = batch_size // 2
             text = f"out of memory while {doing}: repeated. Evaluations now use {batch_size // 2} images at a time"
             self.hooks.publish(Warned(message=text))
-            torch.cuda.empty_cache()
+            free_cached_memory()

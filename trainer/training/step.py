@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from functools import partial
 from typing import cast
 
@@ -17,6 +17,7 @@ from trainer.data.augment.augment import Augment
 from trainer.data.augment.mixing import Mix, Mixer
 from trainer.data.batches.batches import Batch
 from trainer.errors import is_out_of_memory
+from trainer.model.device import free_cached_memory
 from trainer.model.numerics import Numerics
 from trainer.model.resnet import head_of, losses_of, set_train_mode
 from trainer.training.cuda_graph import PLAIN_STEPS, PLAIN_STEPS_OF_PEERS, StepGraph
@@ -141,7 +142,7 @@ class TrainStep:
         while not self._gradients_fit(batch, epoch, metrics_3[:2]):
             self.undo()
             self.micro_batches = min(2 * self.micro_batches, _max_micro_batches(batch))
-            self._free_cached_memory()
+            free_cached_memory()  # blocks of the larger size cannot be split into smaller ones
         self._update(metrics_3)
 
     def _gradients_fit(self, batch: Batch, epoch: int, metrics_2: Tensor) -> bool:
@@ -181,12 +182,6 @@ class TrainStep:
         self.peers.order(Order.SHARE)
         values = [value for value in self.model.state_dict().values() if value.is_floating_point()]
         self.peers.share([*values, *momentum_state(self.model, self.optimizer).values(), self.loss_scale.state_2])
-
-    def _free_cached_memory(self) -> None:
-        """Free the cache of torch's allocator: its blocks of the larger size cannot be split into smaller ones."""
-        # Before torch 2.12 the allocator may believe that a capture which failed is still going on (pytorch/pytorch#180395).
-        with suppress(RuntimeError) if self._graph is not None and self._graph.given_up else nullcontext():
-            torch.cuda.empty_cache()
 
     def undo(self) -> None:
         """Undo the changes of a step that failed before its update."""

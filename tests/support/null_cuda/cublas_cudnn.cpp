@@ -1,3 +1,9 @@
+// cuBLAS and cuDNN without arithmetic. The half types are needed by name only, and their headers need more than PyTorch installs.
+#define __CUDA_FP16_H__
+#define __CUDA_BF16_H__
+struct __half;
+struct __nv_bfloat16;
+
 #include <cublasLt.h>
 #include <cublas_v2.h>
 #include <cudnn.h>
@@ -5,7 +11,6 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-extern "C" void* nullcuda_noop;
 extern "C" cudaError_t cudaMemsetAsync(void*, int, size_t, cudaStream_t);
 extern "C" cudaError_t nullcuda_library(cudaStream_t, const char*);
 struct H {

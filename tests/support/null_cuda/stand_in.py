@@ -22,7 +22,8 @@ def build(folder: Path) -> dict[str, str]:
     """Build the libraries in a folder, in seconds; returns the environment variables of processes that use them."""
     _check()
     packages = Path(sysconfig.get_paths()["purelib"])
-    includes = [f"-I{found}" for found in packages.glob("nvidia/*/include")]
+    headers = (*packages.glob("nvidia/*/include"), packages / "triton/backends/nvidia/include")
+    includes = [f"-I{found}" for found in headers]
     objects = []
     for source in (*SOURCES.glob("*.cpp"), SOURCES / "cublas_products.c", SOURCES / "nccl.c"):
         objects.append(str(folder / f"{source.stem}.o"))
