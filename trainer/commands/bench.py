@@ -73,7 +73,14 @@ def main(given: argparse.Namespace) -> int:
     for name, config in configs.items():
         sys.stderr.write(f"measuring {name} ...\n")
         run = config.run
-        like = (config.model.stem, config.data.image_size, run.precision, run.channels_last, run.convolution)
+        like = (
+            config.model.stem,
+            config.data.image_size,
+            run.precision,
+            run.channels_last,
+            run.convolution,
+            run.batch_norm,
+        )
         speed = measure(config, device, numerics=chosen.get(like))
         chosen[like] = speed.numerics
         write_out(_line(name, config, speed, peaks) + "\n")

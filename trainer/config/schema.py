@@ -40,6 +40,9 @@ class RunConfig(Group):
     """How kernels are computed in training: by PyTorch's own convolution everywhere, or by matrix `products` on small feature
     maps and where the stride is 2. The results differ only in rounding, about three times coarser in bf16 in the last stages
     (Winograd's algorithm). `auto` times both on a CPU with channels_last, where nothing is compiled."""
+    batch_norm: Literal["auto", "native", "fused"] = "auto"
+    """How batch norm is computed in training: by PyTorch's kernels, or on an NVIDIA GPU with channels_last `fused` with the
+    addition and the ReLU that follow it, which halves the memory traffic. `auto` times both on such a GPU."""
     compile: Literal["none", "default", "max-autotune"] = "none"
     """Whether `torch.compile` rewrites the network for training, and how hard it looks for fast kernels: minutes at the start,
     which only long runs on a GPU win back. On a CPU it needs a C++ compiler, and was slower where it was measured."""
@@ -78,9 +81,11 @@ class RunConfig(Group):
         return value
 
     @model_validator(mode="after")
-    def _compile_needs_native_convolution(self) -> RunConfig:
+    def _compile_needs_native_parts(self) -> RunConfig:
         if self.compile != "none" and self.convolution == "products":
             raise ValueError("compile needs PyTorch's own convolutions: remove convolution=products")
+        if self.compile != "none" and self.batch_norm == "fused":
+            raise ValueError("compile fuses batch norm by itself: remove batch_norm=fused")
         return self
 
 

@@ -17,6 +17,7 @@ from trainer.config.freezing import stage_of
 from trainer.config.schema import ModelConfig
 from trainer.data.draws import EpochDraws, Stream
 from trainer.model.conv.modules import Conv1x1, Conv3x3
+from trainer.model.norm.modules import Block, StemNorm
 
 _DROPOUT_GRAIN = 1 << 20  # dropout draws whole numbers below this, so its rate is exact to one millionth
 
@@ -72,12 +73,12 @@ def build_model(config: ModelConfig, num_classes: int, seed: int) -> nn.Module:
         if config.stem != "imagenet":
             model.conv1 = nn.Conv2d(3, model.conv1.out_channels, kernel_size=3, stride=1, padding=1, bias=False)
             nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
-        if config.stem == "cifar":
-            model.maxpool = nn.Identity()
-        else:
-            model.relu, model.maxpool = nn.Identity(), RectifiedMaxPool(kernel_size=3, stride=2, padding=1)
+        pools = config.stem != "cifar"
+        model.bn1, model.relu = StemNorm(model.bn1.num_features, relu=not pools), nn.Identity()
+        model.maxpool = RectifiedMaxPool(kernel_size=3, stride=2, padding=1) if pools else nn.Identity()
         model.fc = Head(model.fc.in_features, num_classes, dropout=config.dropout)
         for block in (*model.layer1, *model.layer2, *model.layer3, *model.layer4):
+            block.__class__ = Block  # another forward pass over the same parts
             for name in ("conv1", "conv2"):
                 setattr(block, name, _switchable_conv(getattr(block, name)))
             if block.downsample is not None:

@@ -25,7 +25,8 @@ from trainer.data.batches.batches import Batch
 from trainer.errors import DeviceError, is_out_of_memory
 from trainer.host.progress import Progress
 from trainer.model.device import free_cached_memory, has_tf32
-from trainer.model.numerics import Convolution, Numerics, Precision
+from trainer.model.norm.fused import why_not_fused
+from trainer.model.numerics import BatchNorm, Convolution, Numerics, Precision
 from trainer.training.cuda_graph import PLAIN_STEPS
 from trainer.training.step import build_step
 
@@ -129,19 +130,22 @@ def _near_fastest(timings: list[_Timing]) -> list[Numerics]:
 
 
 def recorded_numerics(config: Config, choices: dict[str, Any], device: torch.device) -> Numerics:
-    """Numerics that a run began with, for a resume; a convolution timed on a CPU is not used on another device."""
+    """Numerics that a run began with, for a resume; what was timed on another kind of device is not used."""
     # Older checkpoints lack later choices.
     fields = [field.name for field in dataclasses.fields(Numerics) if field.name in choices]
     numerics = Numerics(**{name: choices[name] for name in fields})
     if config.run.convolution == "auto" and device.type != "cpu":
-        return dataclasses.replace(numerics, convolution="native")
+        numerics = dataclasses.replace(numerics, convolution="native")
+    if config.run.batch_norm == "auto" and numerics.batch_norm == "fused" and why_not_fused(device):
+        numerics = dataclasses.replace(numerics, batch_norm="native")
     return numerics
 
 
 def describe(numerics: Numerics) -> str:
     """A candidate in words."""
-    layout = "channels_last" if numerics.channels_last else "contiguous"
-    return f"{numerics.precision} {layout}{' products' if numerics.convolution == 'products' else ''}"
+    words = [numerics.precision, "channels_last" if numerics.channels_last else "contiguous"]
+    words += ["products"] * (numerics.convolution == "products") + ["fused"] * (numerics.batch_norm == "fused")
+    return " ".join(words)
 
 
 class _Trial:
@@ -197,10 +201,11 @@ def _candidates(config: Config, device: torch.device) -> list[Numerics]:
         raise DeviceError("run.precision: tf32 needs an NVIDIA GPU from Ampere on; set run.precision=auto")
     layouts = [config.run.channels_last] if config.run.channels_last != "auto" else [True, False]
     return [  # the likeliest first, since there may be no time for all
-        Numerics(precision=precision, channels_last=bool(layout), convolution=convolution)
+        Numerics(precision=precision, channels_last=bool(layout), convolution=convolution, batch_norm=norm)
         for layout in layouts
         for precision in tried
         for convolution in _convolutions(config, device, channels_last=bool(layout))
+        for norm in _norms(config, device, channels_last=bool(layout))
     ]
 
 
@@ -210,6 +215,19 @@ def _convolutions(config: Config, device: torch.device, *, channels_last: bool) 
         return [config.run.convolution]
     compiled = config.run.compile != "none"
     return ["native", "products"] if device.type == "cpu" and channels_last and not compiled else ["native"]
+
+
+def _norms(config: Config, device: torch.device, *, channels_last: bool) -> list[BatchNorm]:
+    """Norms to time: the fused ones are for channels last, and a compiler fuses by itself."""
+    wanted = config.run.batch_norm
+    if wanted == "auto":
+        possible = (
+            channels_last and config.run.compile == "none" and device.type == "cuda" and not why_not_fused(device)
+        )
+        return ["native", "fused"] if possible else ["native"]
+    if wanted == "fused" and (reason := why_not_fused(device)):
+        raise DeviceError(f"run.batch_norm: fused is not possible here: {reason}; set run.batch_norm=auto")
+    return [wanted]
 
 
 def precisions(device: torch.device) -> list[Precision]:

@@ -27,6 +27,7 @@ from trainer.model.determinism import restore_surroundings, set_deterministic, s
 from trainer.model.device import choose_device, describe_device
 from trainer.model.ema import ModelEma
 from trainer.model.initial_weights import InitialWeights, find_initial_weights
+from trainer.model.norm.fused import why_not_fused
 from trainer.model.numerics import Numerics
 from trainer.model.resnet import build_model, describe_model, set_train_mode
 from trainer.model.versions import software_versions
@@ -78,6 +79,8 @@ def build_trainer(
     )
     augment = Augment(config=config.data, normalize=data.normalize, seed=config.run.seed)
     numerics, choices = _choose_numerics(config, model, augment, source, progress, data.cache, checkpoint)
+    if device.type == "cuda" and config.run.batch_norm == "auto" and (reason := why_not_fused(device)):
+        warnings.append(f"batch norm is not fused, so training is slower: {reason}")
     if peers is not None:
         peers.broadcast_json(
             {

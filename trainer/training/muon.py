@@ -73,7 +73,8 @@ class _Matrices:
         self.parameters = sorted(parameters, key=_matrix_shape)
         self._shapes = [_matrix_shape(kernel) for kernel in self.parameters]
         self._sizes = [kernel.numel() for kernel in self.parameters]
-        self._sizes_B = torch.tensor(self._sizes, device=parameters[0].device)
+        owners = torch.arange(len(parameters), dtype=torch.int32).repeat_interleave(torch.tensor(self._sizes))
+        self._owners = owners.to(parameters[0].device)  # the matrix of each element
 
     def joined(self, tensors: Sequence[Tensor]) -> Tensor:
         """Join tensors of the kernels' shapes: float32 (sum of their sizes,)."""
@@ -92,7 +93,7 @@ class _Matrices:
 
     def spread(self, values_B: Tensor) -> Tensor:
         """The value of its matrix for each element of a joined vector."""
-        return values_B.repeat_interleave(self._sizes_B, output_size=sum(self._sizes))
+        return values_B.index_select(0, self._owners)
 
     def batches(self, joined: Tensor) -> Iterator[Tensor]:
         """The matrices of each shape in a joined vector: (B, R, C)."""

@@ -66,7 +66,8 @@ def _key(config: Config, device: torch.device) -> str:
     facts = {
         "device": describe_device(device), "driver": driver_version(), "cpus": usable_cpus(),
         "versions": software_versions(), "model": config.model.model_dump(mode="json"),
-        "run": [run.precision, run.channels_last, run.convolution, run.compile, run.cuda_graph, run.deterministic],
+        "auto": [run.precision, run.channels_last, run.convolution, run.batch_norm],
+        "run": [run.compile, run.cuda_graph, run.deterministic],
         "batch": [data.batch_size, data.image_size, config.train.grad_accum_steps], "optimizer": config.optim.name,
     }  # fmt: skip
     return hashlib.sha256(orjson.dumps(facts, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""Batch norm with the addition and the ReLU that follow it, in one pass over memory on a GPU."""
