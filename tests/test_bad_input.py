@@ -298,7 +298,16 @@ def test_unreadable_runs_of_other_users_are_skipped(
 def test_the_shipped_configurations_are_listed_without_arguments(run: Run) -> None:
     code, printed = run()
     assert code == 0
-    for name in ("digits", "cifar", "cifar-accurate", "cifar-tutorial", "cifar-cpu", "cifar-cpu-quick", "finetune"):
+    for name in (
+        "digits",
+        "cifar",
+        "cifar-fast",
+        "cifar-accurate",
+        "cifar-tutorial",
+        "cifar-cpu",
+        "cifar-cpu-quick",
+        "finetune",
+    ):
         assert f"r18-tui {name}\n" in printed
 
 

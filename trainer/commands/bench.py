@@ -35,6 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, mps, cuda or cuda:N")
     parser.add_argument(
+        "--gpu-report", action="store_true", help="only the speed of a GPU in a dozen lines, for an issue"
+    )
+    parser.add_argument(
         "--forget",
         action="store_true",
         help="only forget the precisions that earlier runs chose by timing on this machine",
@@ -47,7 +50,7 @@ def main(given: argparse.Namespace) -> int:
     from trainer.model.device import choose_device, describe_device
     from trainer.model.numerics import DTYPES
     from trainer.model.versions import software_versions
-    from trainer.training import remembered_numerics
+    from trainer.training import gpu_report, remembered_numerics
     from trainer.training.autotune import precisions
     from trainer.training.step_timing import matrix_peak, measure
 
@@ -57,6 +60,10 @@ def main(given: argparse.Namespace) -> int:
         )
         return 0
     tune_process()
+    if given.gpu_report:
+        for line in gpu_report.report(choose_device(given.device)):
+            write_out(line + "\n")
+        return 0
     configs = {name: load_config(name).config for name in given.configs or shipped_names()}
     device = choose_device(given.device)
     write_out(f"{describe_device(device)['name']}, torch {software_versions()['torch']}\n")

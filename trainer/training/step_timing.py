@@ -108,6 +108,13 @@ def matrix_peak(device: torch.device, precision: str, *, seconds: float = 1.5) -
     return best
 
 
+def copy_speed(device: torch.device, *, seconds: float = 1.5) -> float:
+    """GB/s of reading and writing when a large tensor is copied on the device."""
+    source = torch.zeros(1 << (28 if device.type != "cpu" else 24), dtype=torch.float32, device=device)
+    target = torch.empty_like(source)
+    return 2e-9 * source.nbytes / _median_s(lambda: target.copy_(source), device, seconds)
+
+
 def _batch(config: Config, device: torch.device) -> Batch:
     size = config.data.batch_size if device.type != "cpu" else min(config.data.batch_size, _CPU_BATCH)
     generator = torch.Generator().manual_seed(0)

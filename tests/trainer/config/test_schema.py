@@ -143,3 +143,11 @@ def test_a_resume_may_change_intervals_but_not_the_training() -> None:
     assert may_change_on_resume("train.epochs")
     assert not may_change_on_resume("optim.lr")
     assert not may_change_on_resume("run.seed")
+
+
+def test_the_fast_recipe_is_that_of_the_cpu() -> None:
+    """So its accuracy on a CPU holds for it; only evaluations are more frequent."""
+    fast, cpu = (load_config(name).config.model_dump() for name in ("cifar-fast", "cifar-cpu"))
+    assert fast.pop("run") | {"name": ""} == cpu.pop("run") | {"name": ""}
+    assert fast.pop("eval") == cpu.pop("eval") | {"every_epochs": 4}
+    assert fast == cpu
