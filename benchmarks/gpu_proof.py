@@ -105,7 +105,7 @@ def _part_b(given: argparse.Namespace, folder: Path) -> Iterator[Phase]:
         "train.epochs=20",
     ]
     exact = ["run.deterministic=true", f"run.device={given.device}", "run.precision=fp32", "run.channels_last=true"]
-    more = ["run.convolution=native", "checkpoint.every_s=0.5"]
+    more = ["run.convolution=native", "checkpoint.every_s=0.5", f"train.epochs={2 if given.rehearsal else 20}"]
     yield Phase("kill -9 and exact resume", [*kills, *exact, *more], 90, "no broken promise")
     export = [sys.executable, "-m", "tui.cli", "export", str(folder / next(iter(RUNS)).split()[0])]
     yield Phase("export and its parity", export, 60, "parity holds")

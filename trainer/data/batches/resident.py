@@ -31,4 +31,4 @@ class ResidentBatches(Batches):
             if self._upload is None:
                 yield Batch(self._pixels, ids, ids, self._positions[part], labels[part], fixed_pixels=True)
             else:
-                yield self._upload(self._pixels[ids], ids, self._positions[part], labels[part])
+                yield self._upload(self._pixels.index_select(0, ids), ids, self._positions[part], labels[part])
