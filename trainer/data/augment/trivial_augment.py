@@ -143,6 +143,7 @@ def _equalized(counts_NVC: Tensor, value_V: Tensor) -> Tensor:
     total_N1C = counts_NVC.sum(1, keepdim=True)
     brightest_N1C = ((counts_NVC > 0) * value_V[None, :, None]).amax(1, keepdim=True)
     step_N1C = ((total_N1C - counts_NVC.gather(1, brightest_N1C)) / 255.0).floor()
-    below_NVC = counts_NVC.cumsum(1) - counts_NVC
+    # Of whole numbers: on a GPU, older versions of torch have no deterministic sum of floats along an axis.
+    below_NVC = counts_NVC.long().cumsum(1) - counts_NVC
     equalized = ((below_NVC + (step_N1C / 2.0).floor()) / step_N1C.clamp(min=1.0)).floor().clamp(0.0, 255.0)
     return torch.where(step_N1C > 0, equalized, value_V.float()[None, :, None])
