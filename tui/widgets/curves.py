@@ -176,6 +176,8 @@ class AccuracyPane(CurvePane):
 def _waiting(scene: DisplayState) -> str:
     if scene.view.failure:
         return "no step was taken"
+    if scene.view.state_detail.startswith("timing "):  # `trainer.training.autotune`; the header names the candidate
+        return "finding the fastest precision, once"
     return "no steps yet" if scene.view.started else "waiting for the first step"
 
 

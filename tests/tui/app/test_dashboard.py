@@ -94,6 +94,10 @@ async def test_empty_panes_show_what_they_wait_for(dashboard: Dashboard) -> None
     preparing = StateChanged(state="preparing", detail="decoding train images", fraction=0.4)
     text = await shown(dashboard, CannedSource(opened(), preparing))
     assert "decoding train images  40%" in text
+    timing = StateChanged(state="preparing", detail="timing bf16 channels_last", fraction=0.4)
+    text = await shown(dashboard, CannedSource(opened(), timing))
+    assert "timing bf16 channels_last  40%" in text
+    assert text.count("finding the fastest precision, once") == 2, "loss and accuracy"
 
 
 @pytest.mark.parametrize(
