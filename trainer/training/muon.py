@@ -73,8 +73,9 @@ class _Matrices:
         self.parameters = sorted(parameters, key=_matrix_shape)
         self._shapes = [_matrix_shape(kernel) for kernel in self.parameters]
         self._sizes = [kernel.numel() for kernel in self.parameters]
-        owners = torch.arange(len(parameters), dtype=torch.int32).repeat_interleave(torch.tensor(self._sizes))
-        self._owners = owners.to(parameters[0].device)  # the matrix of each element
+        device = parameters[0].device
+        owners = [torch.full((size,), row, dtype=torch.int32, device=device) for row, size in enumerate(self._sizes)]
+        self._owners = torch.cat(owners)  # the matrix of each element
 
     def joined(self, tensors: Sequence[Tensor]) -> Tensor:
         """Join tensors of the kernels' shapes: float32 (sum of their sizes,)."""
