@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.null_cuda.conftest import ROOT
 from trainer.run.folder.run_dir import RunDir
@@ -95,4 +96,31 @@ def test_two_processes_replay_their_steps(stand_in_runs: StandInRuns) -> None:
 def test_a_range_test_runs_on_the_device(stand_in_runs: StandInRuns) -> None:
     output = stand_in_runs.run("-m", "tui.cli", "find-lr", "digits", *SETTINGS)
     assert "lr" in output
+    assert stand_in_runs.faults() == []
+
+
+def test_a_streamed_folder_is_trained_on(stand_in_runs: StandInRuns, tmp_path: Path) -> None:
+    for split, count in (("train", 24), ("val", 4)):
+        for name in ("cat", "dog"):
+            folder = tmp_path / "pictures" / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                Image.new("RGB", (20, 20), (number * 5, 90, 200)).save(folder / f"{number}.png")
+    data = (
+        "data.kind=imagefolder",
+        f"data.root={tmp_path / 'pictures'}",
+        "data.cache=none",
+        "data.workers=1",
+        "data.batch_size=8",
+    )
+    more = (
+        "data.drop_last=false",
+        "data.mixup=0.2",
+        "train.epochs=4",
+        "run.name=digits",
+        "--runs-dir",
+        str(stand_in_runs.runs),
+    )
+    stand_in_runs.run("-m", "trainer", "digits", *SETTINGS, *data, *more)
+    assert kernel_by_kernel(stand_in_runs.log()) == []
     assert stand_in_runs.faults() == []

@@ -45,6 +45,12 @@ def test_a_nondeterministic_operation_is_refused() -> None:
     values.put_(twice, torch.ones(2))
 
 
+def test_cudnn_times_its_algorithms_unless_results_must_repeat() -> None:
+    for wanted in (True, False):
+        set_deterministic(wanted)
+        assert torch.backends.cudnn.benchmark is not wanted
+
+
 def test_a_resume_restores_the_number_of_threads() -> None:
     recorded = surroundings(CPU)
     torch.set_num_threads(recorded["threads"] + 1)

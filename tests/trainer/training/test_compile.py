@@ -42,3 +42,20 @@ def test_training_uses_the_compiled_network(
     batch = next(batch for batch in trainer.batches.epoch(0, 0) if batch is not None)
     trainer.train_step(batch, epoch=0, lr=0.01, metrics_3=torch.zeros(3))
     assert seen == ([4, 4] if modes else [])
+
+
+@pytest.mark.usefixtures("narrow_network")
+def test_nothing_is_compiled_again_in_later_epochs(make_config: ConfigMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The draws of dropout depend on the epoch, which is a value on the device and no constant of the program."""
+    compiled, graphs = torch.compile, torch._dynamo.utils.counters["stats"]
+    monkeypatch.setattr(
+        torch, "compile", lambda model, *, mode, dynamic: compiled(model, backend="eager", dynamic=dynamic)
+    )
+    config = make_config("run.compile=default", "model.dropout=0.2", "data.batch_size=16")
+    trainer = build_trainer(config, Path("runs"), LoopCallbacks(), lambda *_: None, None).trainer
+    trainer.train_step.prepare(0)
+    before = graphs["unique_graphs"]
+    for epoch in range(3):
+        batch = next(batch for batch in trainer.batches.epoch(epoch, 0) if batch is not None)
+        trainer.train_step(batch, epoch=epoch, lr=0.01, metrics_3=torch.zeros(3))
+    assert graphs["unique_graphs"] == before + 1
