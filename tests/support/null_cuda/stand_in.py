@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import shutil
 import subprocess
-import sysconfig
 from pathlib import Path
 
 import torch
@@ -21,7 +20,7 @@ class UnavailableError(Exception):
 def build(folder: Path) -> dict[str, str]:
     """Build the libraries in a folder, in seconds; returns the environment variables of processes that use them."""
     _check()
-    packages = Path(sysconfig.get_paths()["purelib"])
+    packages = Path(torch.__file__).parents[1]
     headers = (*packages.glob("nvidia/*/include"), packages / "triton/backends/nvidia/include")
     includes = [f"-I{found}" for found in headers]
     objects = []
