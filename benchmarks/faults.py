@@ -18,7 +18,7 @@ from tests.support.kill_and_resume import kill_and_resume
 
 DIGITS = (
     "digits", "train.epochs=3", "run.deterministic=true", "run.precision=fp32", "run.channels_last=true",
-    "run.convolution=products", "checkpoint.every_s=2",
+    "run.convolution=products", "run.batch_norm=native", "checkpoint.every_s=2",
 )  # fmt: skip
 """A run of some seconds that saves often, with fixed values of the settings that are otherwise chosen by timing."""
 

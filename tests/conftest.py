@@ -26,6 +26,7 @@ TINY = (
     "run.precision=fp32",
     "run.channels_last=true",
     "run.convolution=native",
+    "run.batch_norm=native",
     "eval.batch_size=64",
 )
 """With these, a step of ResNet-18 takes about 30 ms on a laptop."""

@@ -19,7 +19,7 @@ pytestmark = [
 DETERMINISTIC = ("run.device=cuda", "run.deterministic=true")
 
 
-@pytest.mark.parametrize("dropout", ["0.0", "0.2"])  # steps are replayed as a CUDA graph only without dropout
+@pytest.mark.parametrize("dropout", ["0.0", "0.2"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_gpu_run_stopped_three_times_ends_bit_for_bit(
     tmp_path: Path, make_config: ConfigMaker, precision: str, dropout: str

@@ -88,7 +88,7 @@ def test_two_processes_replay_their_steps(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "trainer", "digits"]
     done = subprocess.run(
         [*command, "run.device=cuda", "train.epochs=3", "--runs-dir", str(tmp_path)],
-        capture_output=True, text=True, check=False,
+        capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     assert "kernel by kernel" not in done.stdout

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -54,6 +55,12 @@ def describe_device(device: torch.device) -> dict[str, Any]:
     if device.type == "mps":
         return {"kind": "mps", "name": "Apple GPU", "total_bytes": int(torch.mps.recommended_max_memory())}
     return {"kind": "cpu", "name": f"{_cpu_name()}, {torch.get_num_threads()} threads"}
+
+
+@functools.cache
+def side_stream(device: torch.device, purpose: Literal["steps", "snapshots"]) -> torch.cuda.Stream:
+    """The stream of a GPU for a purpose, always the same: torch has few of them, and hands them out in turn."""
+    return torch.cuda.Stream(device)
 
 
 def free_cached_memory() -> None:

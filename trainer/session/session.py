@@ -190,6 +190,8 @@ class TrainingSession(LoopCallbacks):
                 peers.broadcast_json({"over": True})
             else:
                 peers.order(Order.END)
+        if self._trainer is not None:
+            self._trainer.train_step.forget_graphs()
         peers.close()
 
     def _stay_open(self) -> None:

@@ -33,7 +33,10 @@ from trainer.training.step import build_step
 _PROBE_SHARE = 8  # a candidate first runs on an eighth of a batch ...
 _GIVE_UP_FACTOR = 2.0  # ... and is dropped when that takes this many times longer than the fastest candidate
 _NEAR = 1.3  # candidates this close to the fastest are timed again, in turns: a machine may be slow for a moment
-_WINDOW = 10  # steps on a GPU between two readings of the clock
+_LARGEST_WINDOW, _WINDOW_S = (
+    10,
+    0.5,
+)  # most steps on a GPU between two readings of the clock, and about how long they take
 _LIMIT_S = 8.0  # seconds after which nothing more is begun: the run waits
 _ROUNDS = 3  # steps of each candidate in that second timing
 _STEPS_TO_CAPTURE = PLAIN_STEPS + 1  # untimed steps on a CUDA device, so that the replay of a graph is timed
@@ -136,7 +139,7 @@ def recorded_numerics(config: Config, choices: dict[str, Any], device: torch.dev
     numerics = Numerics(**{name: choices[name] for name in fields})
     if config.run.convolution == "auto" and device.type != "cpu":
         numerics = dataclasses.replace(numerics, convolution="native")
-    if config.run.batch_norm == "auto" and numerics.batch_norm == "fused" and why_not_fused(device):
+    if numerics.batch_norm == "fused" and why_not_fused(device):
         numerics = dataclasses.replace(numerics, batch_norm="native")
     return numerics
 
@@ -166,6 +169,7 @@ class _Trial:
         self._batch = batch
         self._numerics = numerics
         self._poll = poll
+        self._window = 1  # steps between two readings of the clock
         self._metrics = torch.zeros(3, device=batch.labels_N.device)
         # The last epoch trains the most stages on the largest images.
         self._epoch = config.train.epochs - 1
@@ -179,12 +183,14 @@ class _Trial:
         if probe_s > give_up_s:
             return _Timing(self._numerics, probe_s, math.inf, loss)
         for _ in range(_STEPS_TO_CAPTURE if self._metrics.is_cuda else 1):
-            self.step()
+            step_s, _ = self._timed(self._batch)
+        if self._metrics.is_cuda:
+            self._window = max(1, min(_LARGEST_WINDOW, int(_WINDOW_S / step_s)))
         return _Timing(self._numerics, probe_s, self.step(), loss)
 
     def step(self) -> float:
         """Seconds per step with the whole batch; on a GPU of several, which are launched ahead as in training."""
-        return self._timed(self._batch, steps=_WINDOW if self._metrics.is_cuda else 1)[0]
+        return self._timed(self._batch, steps=self._window)[0]
 
     def _timed(self, batch: Batch, *, steps: int = 1) -> tuple[float, float]:
         self._poll()
@@ -200,13 +206,15 @@ def _candidates(config: Config, device: torch.device) -> list[Numerics]:
     if tried == ["tf32"] and not has_tf32(device):
         raise DeviceError("run.precision: tf32 needs an NVIDIA GPU from Ampere on; set run.precision=auto")
     layouts = [config.run.channels_last] if config.run.channels_last != "auto" else [True, False]
-    return [  # the likeliest first, since there may be no time for all
+    first, *others = [
         Numerics(precision=precision, channels_last=bool(layout), convolution=convolution, batch_norm=norm)
         for layout in layouts
         for precision in tried
         for convolution in _convolutions(config, device, channels_last=bool(layout))
         for norm in _norms(config, device, channels_last=bool(layout))
     ]
+    # The reference of the losses, then the likeliest, since there may be no time for all.
+    return [first, *sorted(others, key=lambda other: (not other.channels_last, other.precision == first.precision))]
 
 
 def _convolutions(config: Config, device: torch.device, *, channels_last: bool) -> list[Convolution]:

@@ -79,8 +79,7 @@ def build_trainer(
     )
     augment = Augment(config=config.data, normalize=data.normalize, seed=config.run.seed)
     numerics, choices = _choose_numerics(config, model, augment, source, progress, data.cache, checkpoint)
-    if device.type == "cuda" and config.run.batch_norm == "auto" and (reason := why_not_fused(device)):
-        warnings.append(f"batch norm is not fused, so training is slower: {reason}")
+    warnings += _warnings_about_norms(config, numerics, device)
     if peers is not None:
         peers.broadcast_json(
             {
@@ -206,6 +205,8 @@ def _choose_numerics(
         return numerics, choices | dataclasses.asdict(numerics)
     remembered = RememberedNumerics(config, source.device)
     found = remembered.find()
+    if found is not None and found[0].batch_norm == "fused" and why_not_fused(source.device):
+        found = None  # by another installation
     numerics, timings = found or autotune_numerics(
         config, model, augment, source.trial_batch, progress, device=source.device
     )
@@ -213,6 +214,14 @@ def _choose_numerics(
         remembered.store(numerics, timings)
     choices = {"timings_ms": timings, "remembered": found is not None, "cache": cache}
     return numerics, dataclasses.asdict(numerics) | choices
+
+
+def _warnings_about_norms(config: Config, numerics: Numerics, device: torch.device) -> list[str]:
+    could_be = device.type == "cuda" and numerics.channels_last and config.run.compile == "none"
+    if not could_be or config.run.batch_norm != "auto" or numerics.batch_norm == "fused":
+        return []
+    reason = why_not_fused(device)
+    return [f"batch norm is not fused, so training is slower: {reason}"] if reason else []
 
 
 def _loop(

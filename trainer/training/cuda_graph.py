@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from trainer.data.batches.batches import Batch
-from trainer.errors import first_line, is_out_of_memory
+from trainer.errors import R18Error, first_line, is_out_of_memory
+from trainer.model.device import side_stream
 
 PLAIN_STEPS = 3  # steps before a capture, in which cuDNN chooses algorithms and one-time allocations happen
 PLAIN_STEPS_OF_PEERS = 11  # the same with DistributedDataParallel, by PyTorch's notes
@@ -40,17 +41,28 @@ class StepGraph:
 
     def __init__(self, device: torch.device, parameters: list[nn.Parameter], *, plain_steps: int = PLAIN_STEPS) -> None:
         self.given_up = ""  # reason why steps are not captured; empty while they may be
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._stream = side_stream(device, "steps") if device.type == "cuda" else None
         self._parameters = parameters
         self._plain_steps_needed = plain_steps
+        self._captured: dict[Hashable, _Captured] = {}
         self.forget()
 
-    def forget(self) -> None:
-        """Drop all graphs and capture again: trained stages, images or features have changed."""
+    @property
+    def holds_any(self) -> bool:
+        """Whether there is a captured step."""
+        return bool(self._captured)
+
+    def forget(self) -> bool:
+        """Drop all graphs and capture again: trained stages or features have changed, or memory is needed.
+
+        Returns whether there was one.
+        """
+        held = self.holds_any
         self._plain_steps: dict[Hashable, int] = {}
-        self._captured: dict[Hashable, _Captured] = {}
+        self._captured = {}
         self._newest: _Captured | None = None
         self._pool = torch.cuda.graph_pool_handle() if self._stream else None  # shared: only one graph runs at a time
+        return held
 
     def replays(self, kind: Hashable) -> bool:
         """Whether a step of this kind is replayed or captured."""
@@ -89,10 +101,11 @@ class StepGraph:
             try:
                 buffers, metrics = batch.buffers(), torch.zeros_like(metrics_3)
                 replay = self._capture(compute, buffers, metrics)
-            except RuntimeError as error:
+            except (RuntimeError, R18Error) as error:
                 # The stream context is not left properly when ending the capture itself fails.
                 torch.cuda.set_stream(stream)  # type: ignore[arg-type]
                 self.given_up = "it does not fit in memory" if is_out_of_memory(error) else first_line(error)
+                self.forget()
                 return False
             gradients = [parameter.grad for parameter in self._parameters]
             captured = self._captured[kind] = _Captured(replay, buffers, metrics, gradients)

@@ -59,11 +59,11 @@ class Muon(SGD):
 
     def _turned(self, kernels: _Matrices, before: Tensor, step: Tensor, lr: float | Tensor) -> Tensor:
         """The kernels, turned towards the orthogonal matrices near their steps, at their lengths: joined, as the others."""
-        short = (step / kernels.spread(kernels.lengths(step).clamp(min=_SMALLEST))).to(self._dtype)
-        updates = [orthogonalized(matrices_BRC).reshape(-1) for matrices_BRC in kernels.batches(short)]
+        short = kernels.scaled(step, 1.0 / kernels.lengths(step).clamp(min=_SMALLEST)).to(self._dtype)
+        updates = [orthogonalized(matrices_BRC).reshape(-1) for _, matrices_BRC in kernels.batches(short)]
         update, lengths_B = torch.cat(updates).float(), kernels.lengths(before)
-        turned = before - update * kernels.spread(lengths_B * lr / kernels.lengths(update).clamp(min=_SMALLEST))
-        return turned * kernels.spread(lengths_B / kernels.lengths(turned).clamp(min=_SMALLEST))
+        turned = before - kernels.scaled(update, lengths_B * lr / kernels.lengths(update).clamp(min=_SMALLEST))
+        return kernels.scaled(turned, lengths_B / kernels.lengths(turned).clamp(min=_SMALLEST))
 
 
 class _Matrices:
@@ -73,9 +73,6 @@ class _Matrices:
         self.parameters = sorted(parameters, key=_matrix_shape)
         self._shapes = [_matrix_shape(kernel) for kernel in self.parameters]
         self._sizes = [kernel.numel() for kernel in self.parameters]
-        device = parameters[0].device
-        owners = [torch.full((size,), row, dtype=torch.int32, device=device) for row, size in enumerate(self._sizes)]
-        self._owners = torch.cat(owners)  # the matrix of each element
 
     def joined(self, tensors: Sequence[Tensor]) -> Tensor:
         """Join tensors of the kernels' shapes: float32 (sum of their sizes,)."""
@@ -92,17 +89,20 @@ class _Matrices:
         """Length of each matrix of a joined vector: (B,)."""
         return torch.stack(torch._foreach_norm(joined.split(self._sizes)))
 
-    def spread(self, values_B: Tensor) -> Tensor:
-        """The value of its matrix for each element of a joined vector."""
-        return values_B.index_select(0, self._owners)
+    def scaled(self, joined: Tensor, factors_B: Tensor) -> Tensor:
+        """Each matrix of a joined vector times its factor: joined."""
+        result = torch.empty_like(joined)
+        for (place, matrices_BRC), (_, scaled_BRC) in zip(self.batches(joined), self.batches(result), strict=True):
+            torch.mul(matrices_BRC, factors_B[place, None, None], out=scaled_BRC)
+        return result
 
-    def batches(self, joined: Tensor) -> Iterator[Tensor]:
-        """The matrices of each shape in a joined vector: (B, R, C)."""
-        start = 0
+    def batches(self, joined: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """The places and the matrices (B, R, C) of each shape in a joined vector."""
+        first = start = 0
         for (rows, columns), count in Counter(self._shapes).items():
             end = start + count * rows * columns
-            yield joined[start:end].view(count, rows, columns)
-            start = end
+            yield slice(first, first + count), joined[start:end].view(count, rows, columns)
+            first, start = first + count, end
 
 
 def _matrix_shape(kernel: Tensor) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from trainer.errors import is_out_of_memory
 from trainer.model.checkpoint import Checkpoint
 from trainer.model.checkpoint_records import RunRecord, StateRecord
+from trainer.model.device import side_stream
 
 _LOSS_SCALE = "loss_scale"
 
@@ -70,7 +71,8 @@ def _clones(tensors: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
 def _fetched(clones: Mapping[str, Tensor], cloned: torch.cuda.Event) -> dict[str, Tensor]:
     """Copies of the clones on the CPU, through pinned memory, on a stream beside that of training."""
     device = next(iter(clones.values())).device
-    stream = torch.cuda.Stream(device)
+    torch.cuda.set_device(device)  # of this thread: else leaving the stream would start a context on the first GPU
+    stream = side_stream(device, "snapshots")
     with torch.cuda.stream(stream):
         stream.wait_event(cloned)
         fetched = {name: clone.to("cpu", non_blocking=True) for name, clone in clones.items()}

@@ -16,7 +16,7 @@ from trainer.config.schema import Config
 from trainer.data.augment.augment import Augment
 from trainer.data.augment.mixing import Mix, Mixer
 from trainer.data.batches.batches import Batch
-from trainer.errors import is_out_of_memory
+from trainer.errors import DeviceError, is_out_of_memory
 from trainer.model.device import free_cached_memory
 from trainer.model.numerics import Numerics
 from trainer.model.resnet import head_of, losses_of, set_train_mode
@@ -129,6 +129,9 @@ class TrainStep:
             compute = partial(self._compute, epoch=epoch)
             if self._graph.step(kind, compute, batch, metrics_3):
                 return
+            if self.peers is not None:
+                # The exchange of gradients was cut off within a backward pass, and the other processes may replay theirs.
+                raise DeviceError(f"no CUDA graph: {self._graph.given_up}; resume with run.cuda_graph=false")
             self.remarks.append(f"steps are computed kernel by kernel: no CUDA graph: {self._graph.given_up}")
         with self._graph.plain_step(kind):
             self._plain_step(batch, epoch, metrics_3)
@@ -141,7 +144,8 @@ class TrainStep:
     def _plain_step(self, batch: Batch, epoch: int, metrics_3: Tensor) -> None:
         while not self._gradients_fit(batch, epoch, metrics_3[:2]):
             self.undo()
-            self.micro_batches = min(2 * self.micro_batches, _max_micro_batches(batch))
+            if self._graph is None or not self._graph.forget():  # it may fit without the memory of other graphs
+                self.micro_batches = min(2 * self.micro_batches, _max_micro_batches(batch))
             free_cached_memory()  # blocks of the larger size cannot be split into smaller ones
         self._update(metrics_3)
 
@@ -153,7 +157,8 @@ class TrainStep:
             if self.peers is not None:
                 # The other processes wait in the middle of an exchange, so the step cannot be repeated.
                 raise to_peer_error(error) from error
-            if not is_out_of_memory(error) or self.micro_batches >= _max_micro_batches(batch):
+            holds_graphs = self._graph is not None and self._graph.holds_any
+            if not is_out_of_memory(error) or (self.micro_batches >= _max_micro_batches(batch) and not holds_graphs):
                 raise
             return False
         return True
@@ -182,6 +187,11 @@ class TrainStep:
         self.peers.order(Order.SHARE)
         values = [value for value in self.model.state_dict().values() if value.is_floating_point()]
         self.peers.share([*values, *momentum_state(self.model, self.optimizer).values(), self.loss_scale.state_2])
+
+    def forget_graphs(self) -> None:
+        """Drop all captured steps. NCCL cannot be left while a graph holds its exchanges."""
+        if self._graph is not None:
+            self._graph.forget()
 
     def undo(self) -> None:
         """Undo the changes of a step that failed before its update."""

@@ -15,6 +15,7 @@ from trainer.config.schema import Config
 from trainer.data.augment.augment import Augment, Normalize
 from trainer.data.batches.batches import Batch
 from trainer.host.progress import no_progress
+from trainer.model.determinism import set_deterministic
 from trainer.model.numerics import DTYPES, Numerics, allow_tf32
 from trainer.model.resnet import MACS_PER_PIXEL, build_model, losses_of
 from trainer.training.autotune import autotune_numerics
@@ -65,6 +66,7 @@ def set_up(config: Config, device: torch.device, *, numerics: Numerics | None = 
 
     `numerics` may be those chosen before for the same image size and stem; None to choose them now.
     """
+    set_deterministic(config.run.deterministic)
     batch = _batch(config, device)
     model = build_model(config.model, _CLASSES, config.run.seed).to(device)
     normalize = Normalize.of([0.5] * 3, [0.25] * 3, device)

@@ -446,3 +446,12 @@ def test_the_workers_live_from_epoch_to_epoch(make_folder: FolderMaker) -> None:
     streamed.close()
     assert len(workers[0]) == 2
     assert workers[0] == workers[1]
+
+
+def test_images_on_the_device_are_not_uploaded() -> None:
+    """A device without a number is that of a tensor with one: `mps` and `mps:0`."""
+    split = ResidentSplit(torch.zeros(6, 2, 2, 3, dtype=torch.uint8), torch.arange(6))
+    plan = BatchPlan(num_images=6, batch_size=2, drop_last=True, smallest=2, seed=0)
+    (first, *_) = ResidentBatches(split, plan, torch.device("cpu", 0)).epoch(0, 0)
+    assert first.fixed_pixels
+    assert first.pixels_MHWC is split.pixels_NHWC

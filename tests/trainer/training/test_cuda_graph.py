@@ -23,7 +23,7 @@ from trainer.training.callbacks import LoopCallbacks
 from trainer.training.cuda_graph import PLAIN_STEPS, Compute, StepGraph
 from trainer.training.loop import Trainer
 from trainer.training.nonfinite_gate import NonFiniteGate
-from trainer.training.step import why_not_captured
+from trainer.training.step import TrainStep, why_not_captured
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 
@@ -179,6 +179,33 @@ def test_a_step_that_cannot_be_captured_is_computed_without_a_graph(
     ], "reported once"
     monkeypatch.setattr(NonFiniteGate, "step", unchanged)
     assert actual[1][0].equal(expected[1][0])
+
+
+def test_a_plain_step_that_does_not_fit_beside_graphs_is_repeated_without_them(
+    make_config: ConfigMaker, captured: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captured()
+    trainer, _ = _steps(make_config(*SETTINGS))
+    step, graph = trainer.train_step, trainer.train_step._graph
+    assert graph is not None
+    assert graph._captured != {}
+    unchanged, failures = TrainStep._gradients, ["graphs", "size"]
+
+    def failing(step: TrainStep, batch: Batch, epoch: int, metrics_2: Tensor) -> None:
+        if failures:
+            failures.pop()
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        unchanged(step, batch, epoch, metrics_2)
+
+    monkeypatch.setattr(TrainStep, "_gradients", failing)
+    odd = next(batch for batch in trainer.batches.epoch(0, 0) if batch is not None).micro_batches(2)[0]
+    failures.pop()
+    step(odd, epoch=3, lr=0.01, metrics_3=torch.zeros(3))
+    assert graph._captured == {}
+    assert step.micro_batches == 1, "batch norm still sees the whole batch"
+    failures.append("size")
+    step(odd, epoch=3, lr=0.01, metrics_3=torch.zeros(3))
+    assert step.micro_batches == 2, "there are no graphs left to drop"
 
 
 def test_an_error_in_a_plain_step_waits_for_the_other_stream(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,3 +83,15 @@ def test_a_folder_that_cannot_be_written_is_no_error(make_config: ConfigMaker, t
     (tmp_path / "cache").write_text("a file")
     RememberedNumerics(make_config(*AUTO), CPU).store(CHOICE, {})
     assert RememberedNumerics(make_config(*AUTO), CPU).find() is None
+
+
+def test_a_fused_choice_of_another_installation_is_timed_again(
+    make_config: ConfigMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One with a compiler for Triton, for example."""
+    config = make_config(*AUTO, "train.epochs=1")
+    RememberedNumerics(config, CPU).store(Numerics(precision="fp32", channels_last=True, batch_norm="fused"), {})
+    started = view_of(train(config, tmp_path / "runs").run.run_dir).started
+    assert started is not None
+    assert started.choices["remembered"] is False
+    assert started.choices["batch_norm"] == "native"

@@ -103,8 +103,7 @@ class Operations:
         threshold_N = 256.0 * (1.0 - self.strength_N)
         posterized = (value_V >> bits_N[:, None] << bits_N[:, None]).float()
         solarized = torch.where(value_V < threshold_N[:, None], value_V, 255 - value_V).float()
-        counts_NVC = torch.zeros(len(values_NLC), 256, values_NLC.shape[2], device=values_NLC.device)
-        counts_NVC.scatter_add_(1, values_NLC, torch.ones_like(values_NLC, dtype=torch.float32))
+        counts_NVC = _counts(values_NLC)
         tables = {
             "posterize": posterized[:, :, None],
             "solarize": solarized[:, :, None],
@@ -115,6 +114,17 @@ class Operations:
         for name, table in tables.items():
             table_NVC = torch.where(self._is(name).bool()[:, None, None], table, table_NVC)
         return table_NVC
+
+
+def _counts(values_NLC: Tensor) -> Tensor:
+    """How often each value from 0 to 255 occurs in an image and channel: float32 (N, 256, C)."""
+    images, _, channels = values_NLC.shape
+    number_N11 = torch.arange(images, device=values_NLC.device)[:, None, None]
+    cells_NLC = (number_N11 * 256 + values_NLC) * channels + torch.arange(channels, device=values_NLC.device)
+    # Along one axis: the deterministic sum along several copies from the host in older versions of torch.
+    counts = torch.zeros(images * 256 * channels, device=values_NLC.device)
+    counts.scatter_add_(0, cells_NLC.flatten(), torch.ones(cells_NLC.numel(), device=values_NLC.device))
+    return counts.view(images, 256, channels)
 
 
 def _smoothed(images_NHWC: Tensor) -> Tensor:

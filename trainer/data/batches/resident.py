@@ -19,7 +19,7 @@ class ResidentBatches(Batches):
         self._pixels = split.pixels_NHWC
         self._labels = split.labels_N.to(self._pixels.device)
         self._positions = torch.arange(plan.num_images, device=self._pixels.device)
-        self._upload = None if self._pixels.device == device else Upload(device)
+        self._upload = None if self._pixels.device.type == device.type else Upload(device)
 
     def epoch(self, epoch: int, first_step: int) -> Iterator[Batch]:
         """Yield the batches of an epoch from a step onwards."""
