@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING
 
 from trainer.config.loader import load_config, shipped_names
 from trainer.config.schema import Config
+from trainer.errors import DeviceError
 from trainer.host.process_tuning import tune_process
 from trainer.host.standard_streams import write_out
 
 if TYPE_CHECKING:
+    import torch
+
     from trainer.model.numerics import Numerics
     from trainer.training.step_timing import Speed
 
@@ -50,7 +53,7 @@ def main(given: argparse.Namespace) -> int:
     from trainer.model.device import choose_device, describe_device
     from trainer.model.numerics import DTYPES
     from trainer.model.versions import software_versions
-    from trainer.training import gpu_report, remembered_numerics
+    from trainer.training import remembered_numerics
     from trainer.training.autotune import precisions
     from trainer.training.step_timing import matrix_peak, measure
 
@@ -61,9 +64,7 @@ def main(given: argparse.Namespace) -> int:
         return 0
     tune_process()
     if given.gpu_report:
-        for line in gpu_report.report(choose_device(given.device)):
-            write_out(line + "\n")
-        return 0
+        return _report(choose_device(given.device))
     configs = {name: load_config(name).config for name in given.configs or shipped_names()}
     device = choose_device(given.device)
     write_out(f"{describe_device(device)['name']}, torch {software_versions()['torch']}\n")
@@ -91,6 +92,16 @@ def main(given: argparse.Namespace) -> int:
         speed = measure(config, device, numerics=chosen.get(like))
         chosen[like] = speed.numerics
         write_out(_line(name, config, speed, peaks) + "\n")
+    return 0
+
+
+def _report(device: torch.device) -> int:
+    from trainer.training.gpu_report import report  # imports PyTorch
+
+    if device.type == "cpu":
+        raise DeviceError("--gpu-report: this machine has no GPU that torch can use; r18-tui bench measures a CPU")
+    for line in report(device):
+        write_out(line + "\n")
     return 0
 
 

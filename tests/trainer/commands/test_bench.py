@@ -9,6 +9,7 @@ from tests.conftest import ConfigMaker
 from trainer.cli import main
 from trainer.commands.bench import IMAGES, run_s
 from trainer.model.numerics import Numerics
+from trainer.training import gpu_report, remembered_numerics
 from trainer.training.step_timing import Speed, matrix_peak, measure
 
 CPU = torch.device("cpu")
@@ -78,3 +79,35 @@ def test_bench_prints_a_line_for_each_configuration(
 def test_an_unknown_name_is_refused_before_anything_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "nosuch"]) == 2
     assert "nosuch" in capsys.readouterr().err
+
+
+def test_a_report_about_a_gpu_needs_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--gpu-report", "--device", "cpu"]) == 2
+    assert (
+        "--gpu-report: this machine has no GPU that torch can use; r18-tui bench measures a CPU"
+        in capsys.readouterr().err
+    )
+
+
+def test_the_report_has_a_line_for_each_kind_of_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_report, "matrix_peak", lambda *_, **__: 200.0)
+    monkeypatch.setattr(gpu_report, "copy_speed", lambda *_, **__: 10.0)
+    monkeypatch.setattr(gpu_report, "measure", lambda *_, **__: _speed(1000.0))
+    lines = list(gpu_report.report(CPU, batches=(8,)))
+    assert lines[1] == "matrix products: 0.2 TFLOP/s in bf16; copies: 10 GB/s"
+    assert [line.split(":")[0] for line in lines[2:]] == [
+        f"batch 8, {norm} batch norm, {way}"
+        for norm in ("native", "fused")
+        for way in ("one graph", "kernel by kernel", "one graph, Muon")
+    ]
+    assert "1,000 img/s" in lines[2]
+
+
+def test_what_was_chosen_by_timing_is_forgotten(capsys: pytest.CaptureFixture[str]) -> None:
+    file = remembered_numerics.path()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("{}")
+    assert main(["bench", "--forget"]) == 0
+    assert capsys.readouterr().out == f"{file}: forgotten\n"
+    assert main(["bench", "--forget"]) == 0
+    assert "nothing is remembered" in capsys.readouterr().out
