@@ -72,7 +72,7 @@ def run(
         "data.kind=imagefolder", f"data.root={root}", "data.crop_pct=1.0", "data.cache=ram",
         "data.image_size=24", "data.batch_size=8", "data.drop_last=false", "data.flip=random", "data.crop_pad=2",
         "data.balance=loss", "train.label_smoothing=0.1", "train.ema_decay=0.9", "train.grad_accum_steps=2",
-        "model.dropout=0.2", "run.seed=3", f"optim.name={request.param}", "optim.lr=0.2", "schedule.warmup=0.3",
+        "model.dropout=0.2", "run.seed=6", f"optim.name={request.param}", "optim.lr=0.2", "schedule.warmup=0.3",
     )  # fmt: skip
     recorder = Recorder()
     recorder.trainer = build_trainer(config, Path("runs"), recorder, lambda *_: None, None).trainer

@@ -33,18 +33,16 @@ class Muon(SGD):
         self, groups: Iterable[dict[str, Any]], *, lr: float, nesterov: bool, fused: bool | None, dtype: torch.dtype
     ) -> None:
         self._dtype = dtype  # precision of the orthogonalization
-        self._kernels: dict[float, _Matrices] = {}  # of each group, by the share of its learning rate
         super().__init__(groups, lr=lr, nesterov=nesterov, fused=fused)
 
     def _update(self, parameters: list[nn.Parameter], group: dict[str, Any]) -> None:
         if not group["turned"]:
             super()._update(parameters, group)
             return
-        # Kernels of one shape become one batch of matrices, and elementwise work is done on all of them at once: a GPU would
-        # spend longer on starting a kernel for each than on the arithmetic.
-        kernels = self._kernels.get(group["lr_scale"])
-        if kernels is None or set(kernels.parameters) != set(parameters):  # other stages are trained now
-            kernels = self._kernels[group["lr_scale"]] = _Matrices(parameters)
+        for part in _parts(parameters):
+            self._turn(_Matrices(part), group)
+
+    def _turn(self, kernels: _Matrices, group: dict[str, Any]) -> None:
         gradient = kernels.joined([kernel.grad for kernel in kernels.parameters if kernel.grad is not None])
         buffers = [self.state[kernel]["momentum_buffer"] for kernel in kernels.parameters]
         before, buffered = kernels.joined(kernels.parameters), kernels.joined(buffers)
@@ -61,9 +59,14 @@ class Muon(SGD):
         """The kernels, turned towards the orthogonal matrices near their steps, at their lengths: joined, as the others."""
         short = kernels.scaled(step, 1.0 / kernels.lengths(step).clamp(min=_SMALLEST)).to(self._dtype)
         updates = [orthogonalized(matrices_BRC).reshape(-1) for _, matrices_BRC in kernels.batches(short)]
-        update, lengths_B = torch.cat(updates).float(), kernels.lengths(before)
+        update, lengths_B = _cat(updates).float(), kernels.lengths(before)
         turned = before - kernels.scaled(update, lengths_B * lr / kernels.lengths(update).clamp(min=_SMALLEST))
         return kernels.scaled(turned, lengths_B / kernels.lengths(turned).clamp(min=_SMALLEST))
+
+
+def _parts(parameters: list[nn.Parameter]) -> list[list[nn.Parameter]]:
+    """Kernels that are turned together: all on a GPU, where launches would take longer; one by one on a CPU, in its caches."""
+    return [parameters] if parameters[0].is_cuda else [[parameter] for parameter in parameters]
 
 
 class _Matrices:
@@ -75,9 +78,9 @@ class _Matrices:
         self._sizes = [kernel.numel() for kernel in self.parameters]
 
     def joined(self, tensors: Sequence[Tensor]) -> Tensor:
-        """Join tensors of the kernels' shapes: float32 (sum of their sizes,)."""
+        """Join tensors of the kernels' shapes: float32 (sum of their sizes,), not to be changed."""
         pairs = zip(self.parameters, tensors, strict=True)
-        return torch.cat([along_memory(kernel, tensor).reshape(-1) for kernel, tensor in pairs])
+        return _cat([along_memory(kernel, tensor).reshape(-1) for kernel, tensor in pairs])
 
     def write(self, tensors: Sequence[Tensor], joined: Tensor) -> None:
         """Copy the parts of a joined vector to tensors of the kernels' shapes."""
@@ -103,6 +106,10 @@ class _Matrices:
             end = start + count * rows * columns
             yield slice(first, first + count), joined[start:end].view(count, rows, columns)
             first, start = first + count, end
+
+
+def _cat(vectors: list[Tensor]) -> Tensor:
+    return vectors[0] if len(vectors) == 1 else torch.cat(vectors)
 
 
 def _matrix_shape(kernel: Tensor) -> tuple[int, int]:

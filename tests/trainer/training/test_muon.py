@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from tests.conftest import ConfigMaker
 from tests.support.checkpoints import run_record
-from trainer.config.schema import OptimConfig
+from trainer.config.schema import ModelConfig, OptimConfig
+from trainer.model.resnet import build_model
+from trainer.training import muon
 from trainer.training.build import build_trainer
 from trainer.training.callbacks import LoopCallbacks
 from trainer.training.loop import Trainer
@@ -93,6 +95,28 @@ def test_other_parameters_are_trained_by_sgd_bit_for_bit() -> None:
     pairs = list(zip(model.parameters(), plain.parameters(), strict=True))
     assert not torch.equal(pairs[0][0], pairs[0][1])
     assert all(torch.equal(trained, expected) for trained, expected in pairs[1:])
+
+
+@pytest.mark.usefixtures("narrow_network")
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_kernels_turned_together_are_turned_as_one_by_one(monkeypatch: pytest.MonkeyPatch, nesterov: bool) -> None:
+    """As on a GPU: kernels of many shapes, in one vector."""
+    weights: list[list[Tensor]] = []
+    for together in (False, True):
+        if together:
+            monkeypatch.setattr(muon, "_parts", lambda parameters: [parameters])
+        model = build_model(ModelConfig(stem="cifar"), 10, seed=0).to(memory_format=torch.channels_last)
+        optim = OPTIM.model_copy(update={"nesterov": nesterov})
+        optimizer = build_optimizer(model, optim, precision="fp32")
+        for seed in range(2):
+            optimizer.set_lr(0.1)
+            for place, parameter in enumerate(model.parameters()):
+                drawn = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(100 * seed + place))
+                parameter.grad = drawn  # contiguous, other than the kernels
+            optimizer.step()
+        weights.append([*model.parameters(), *(state["momentum_buffer"] for state in optimizer.state.values())])
+    for one_by_one, joined in zip(*weights, strict=True):
+        torch.testing.assert_close(joined, one_by_one, rtol=1e-4, atol=1e-5)
 
 
 def test_a_frozen_kernel_is_unchanged() -> None:
