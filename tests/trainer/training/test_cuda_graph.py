@@ -17,10 +17,12 @@ from tests.conftest import ConfigMaker
 from tests.support.checkpoints import run_record
 from trainer.config.schema import Config
 from trainer.data.batches.batches import Batch
+from trainer.errors import DeviceError
 from trainer.training import step as step_module
 from trainer.training.build import build_trainer
 from trainer.training.callbacks import LoopCallbacks
 from trainer.training.cuda_graph import PLAIN_STEPS, Compute, StepGraph
+from trainer.training.distributed import PeerLostError
 from trainer.training.loop import Trainer
 from trainer.training.nonfinite_gate import NonFiniteGate
 from trainer.training.step import TrainStep, why_not_captured
@@ -206,6 +208,24 @@ def test_a_plain_step_that_does_not_fit_beside_graphs_is_repeated_without_them(
     failures.append("size")
     step(odd, epoch=3, lr=0.01, metrics_3=torch.zeros(3))
     assert step.micro_batches == 2, "there are no graphs left to drop"
+
+
+def test_processes_that_cannot_capture_their_exchange_say_what_to_set(
+    make_config: ConfigMaker, captured: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Exchange:
+        def average(self, tensors: list[Tensor]) -> None:
+            raise PeerLostError("another process has died: this NCCL cannot be captured")
+
+    captured()
+    trainer, _ = _steps(make_config(*SETTINGS), epochs=1)
+    step, batch = trainer.train_step, next(iter(trainer.batches.epoch(0, 0)))
+    assert batch is not None
+    step.forget_graphs()
+    monkeypatch.setattr(step, "peers", Exchange())
+    monkeypatch.setattr(SimulatedGraph, "replays", lambda *_: True)
+    with pytest.raises(DeviceError, match=r"no CUDA graph: .* resume with run\.cuda_graph=false"):
+        step(batch, epoch=0, lr=0.01, metrics_3=torch.zeros(3))
 
 
 def test_an_error_in_a_plain_step_waits_for_the_other_stream(monkeypatch: pytest.MonkeyPatch) -> None:
