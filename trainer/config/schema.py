@@ -296,7 +296,7 @@ class Config(Group):
 
 
 RESUME_OVERRIDES = (
-    "run.device", "run.sinks", "run.stop_on_signals", "data.root", "data.workers", "data.cache", "train.epochs",
+    "run.device", "run.cuda_graph", "run.sinks", "run.stop_on_signals", "data.root", "data.workers", "data.cache", "train.epochs",
     "train.early_stop_epochs", "eval.", "checkpoint.", "export.", "ui.",
 )  # fmt: skip
 """Keys (or groups, with a dot at the end) that a resume may change; anything else would make it another run."""
