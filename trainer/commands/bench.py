@@ -58,9 +58,8 @@ def main(given: argparse.Namespace) -> int:
     from trainer.training.step_timing import matrix_peak, measure
 
     if given.forget:
-        write_out(
-            f"{remembered_numerics.path()}: {'forgotten' if remembered_numerics.forget() else 'nothing is remembered'}\n"
-        )
+        outcome = "forgotten" if remembered_numerics.forget() else "nothing is remembered"
+        write_out(f"{remembered_numerics.path()}: {outcome}\n")
         return 0
     tune_process()
     if given.gpu_report:
@@ -81,14 +80,8 @@ def main(given: argparse.Namespace) -> int:
     for name, config in configs.items():
         sys.stderr.write(f"measuring {name} ...\n")
         run = config.run
-        like = (
-            config.model.stem,
-            config.data.image_size,
-            run.precision,
-            run.channels_last,
-            run.convolution,
-            run.batch_norm,
-        )
+        chosen_by = (run.precision, run.channels_last, run.convolution, run.batch_norm)
+        like = (config.model.stem, config.data.image_size, *chosen_by)
         speed = measure(config, device, numerics=chosen.get(like))
         chosen[like] = speed.numerics
         write_out(_line(name, config, speed, peaks) + "\n")

@@ -30,10 +30,10 @@ class RunConfig(Group):
     device: str = "auto"
     """`auto`, `cpu`, `mps`, `cuda` or `cuda:N`. `auto` never falls back to the CPU on a machine that has a GPU."""
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
-    """`fp32` is exact everywhere; `tf32` is fp32 whose products have 10 bits of mantissa, on GPUs from Ampere on. `bf16` is
-    autocast with fp32 weights, `fp16` the same with a scaled loss: a step that overflows is skipped and the scale halved. `auto`
-    times a few real steps at the start and uses the faster: of `tf32` and `bf16` on GPUs from Ampere on, of `fp32` and `fp16` on
-    older ones, of `fp32` and `bf16` on a CPU."""
+    """`fp32` has all its digits everywhere; `tf32` is fp32 whose products have 10 bits of mantissa, on GPUs from Ampere on.
+    `bf16` is autocast with fp32 weights, `fp16` the same with a scaled loss: a step that overflows is skipped and the scale
+    halved. `auto` times a few real steps at the start and uses the faster: of `tf32` and `bf16` on GPUs from Ampere on, of `fp32`
+    and `fp16` on older ones, of `fp32` and `bf16` on a CPU."""
     channels_last: bool | Auto = "auto"
     """Memory format of images and weights; `auto` is timed together with `precision`."""
     convolution: Literal["auto", "native", "products"] = "auto"
@@ -42,7 +42,7 @@ class RunConfig(Group):
     (Winograd's algorithm). `auto` times both on a CPU with channels_last, where nothing is compiled."""
     batch_norm: Literal["auto", "native", "fused"] = "auto"
     """How batch norm is computed in training: by PyTorch's kernels, or on an NVIDIA GPU with channels_last `fused` with the
-    addition and the ReLU that follow it, which halves the memory traffic. `auto` times both on such a GPU."""
+    addition and the ReLU that follow it, which reads and writes memory less often. `auto` times both on such a GPU."""
     compile: Literal["none", "default", "max-autotune"] = "none"
     """Whether `torch.compile` rewrites the network for training, and how hard it looks for fast kernels: minutes at the start,
     which only long runs on a GPU win back. On a CPU it needs a C++ compiler, and was slower where it was measured."""

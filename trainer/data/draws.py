@@ -58,9 +58,8 @@ class EpochDraws:
     def __init__(self, seed: int, device: torch.device | str = "cpu", *, epoch: int = 0) -> None:
         self.seed = seed
         self._epoch = -1
-        self._keys = torch.zeros(
-            1 + len(Stream), dtype=torch.int64, device=device
-        )  # the epoch, and a key for each stream
+        # The epoch, and a key for each stream.
+        self._keys = torch.zeros(1 + len(Stream), dtype=torch.int64, device=device)
         self.begin(epoch)
 
     def begin(self, epoch: int) -> None:
@@ -75,7 +74,7 @@ class EpochDraws:
         return self._keys[0]
 
     def whole(self, positions_N: Tensor, stream: Stream) -> Tensor:
-        """Draw as `draw` does, in this epoch."""
+        """Draw uniform int64 in [0, 2**53), as `draw` does, in this epoch."""
         return _hashed(positions_N, self._keys[stream])
 
     def below(self, limit: int, positions_N: Tensor, stream: Stream) -> Tensor:

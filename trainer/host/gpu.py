@@ -24,9 +24,8 @@ def _is_video_memory(bank: Path) -> bool:
         facts = dict(zip(words[::2], map(int, words[1::2]), strict=True))
     except (OSError, ValueError):  # as another version of the driver may write it
         return False
-    return (
-        facts.get("heap_type") in (1, 2) and facts.get("size_in_bytes", 0) >= _AMD_MEMORY
-    )  # of a GPU: public, private
+    of_a_gpu = facts.get("heap_type") in (1, 2)  # public or private; 0 is memory of the CPU
+    return of_a_gpu and facts.get("size_in_bytes", 0) >= _AMD_MEMORY
 
 
 def driver_version() -> str | None:

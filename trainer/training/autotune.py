@@ -1,7 +1,7 @@
-"""Chooses precision, memory format and convolution once per run, by timing a few real steps on a copy of the model.
+"""Chooses precision, memory format, convolution and batch norm by timing a few real steps on a copy of the model.
 
 bf16 is up to thirty times slower than fp32 on CPUs without hardware for it, and channels_last is slower on some; a guess
-by name would be wrong somewhere. The choice is recorded and reused by a resume.
+by name would be wrong somewhere. The choice is recorded for resumes, and remembered for later runs on this machine.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from trainer.training.step import build_step
 _PROBE_SHARE = 8  # a candidate first runs on an eighth of a batch ...
 _GIVE_UP_FACTOR = 2.0  # ... and is dropped when that takes this many times longer than the fastest candidate
 _NEAR = 1.3  # candidates this close to the fastest are timed again, in turns: a machine may be slow for a moment
-_LARGEST_WINDOW, _WINDOW_S = (
-    10,
-    0.5,
-)  # most steps on a GPU between two readings of the clock, and about how long they take
+_LARGEST_WINDOW = 10  # most steps on a GPU between two readings of the clock ...
+_WINDOW_S = 0.5  # ... and the seconds that these may take
 _LIMIT_S = 8.0  # seconds after which nothing more is begun: the run waits
 _ROUNDS = 3  # steps of each candidate in that second timing
 _STEPS_TO_CAPTURE = PLAIN_STEPS + 1  # untimed steps on a CUDA device, so that the replay of a graph is timed
 _IMAGES_ON_CPU = 64  # largest batch timed on a CPU: time per image stays the same, and the run waits for the trial
-_LOSS_TOLERANCE = 0.1  # largest relative difference from fp32's first loss at which a precision is trusted
+_LOSS_TOLERANCE = (
+    0.1  # largest relative difference from the most exact precision's first loss at which another is trusted
+)
 
 
 @dataclass(frozen=True)

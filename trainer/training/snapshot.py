@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -43,7 +42,7 @@ class Snapshot:
         return self._state.step
 
     def completed(self) -> Checkpoint:
-        """The checkpoint, on the CPU. For any thread, but one."""
+        """The checkpoint, on the CPU, once its tensors have arrived there. For any thread, but one at a time."""
         if self._cloned is not None:
             self._tensors, self._cloned = _fetched(self._tensors, self._cloned), None
         # safetensors refuses channels_last tensors.
@@ -60,11 +59,9 @@ def _clones(tensors: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
         if not is_out_of_memory(error):
             raise
         return None
-    for _, names in groupby(
-        sorted(tensors, key=lambda name: str(tensors[name].dtype)), lambda name: tensors[name].dtype
-    ):
-        chosen = list(names)
-        torch._foreach_copy_([clones[name] for name in chosen], [tensors[name] for name in chosen])
+    for dtype in {tensor.dtype for tensor in tensors.values()}:  # one kernel copies many tensors of one type
+        names = [name for name, tensor in tensors.items() if tensor.dtype == dtype]
+        torch._foreach_copy_([clones[name] for name in names], [tensors[name] for name in names])
     return clones
 
 

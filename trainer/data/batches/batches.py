@@ -27,9 +27,8 @@ class Batch:
     sample_ids_N: Tensor  # int64, image numbers in the training split
     positions_N: Tensor  # int64, positions in the epoch's order
     labels_N: Tensor
-    fixed_pixels: bool = field(
-        default=False, kw_only=True
-    )  # whether `pixels_MHWC` is the whole split, which stays where it is
+    # Whether `pixels_MHWC` is the whole split, which stays where it is.
+    fixed_pixels: bool = field(default=False, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.rows_N)

@@ -1,7 +1,7 @@
 """Batch norm, addition and ReLU as one function with a gradient, of channels_last features on a GPU with Triton.
 
-PyTorch's own kernels for bf16 read and write the features twice as often: in training at 32 pixels that is most of a step's
-memory traffic.
+PyTorch's own kernels for bf16 read and write the features more often: by arithmetic, in training at 32 pixels that is most of a
+step's memory traffic.
 """
 
 from __future__ import annotations
