@@ -16,7 +16,7 @@ from tests.support.checkpoints import checkpoint_of
 from trainer.config.loader import build_config
 from trainer.data.augment.augment import Normalize
 from trainer.data.dataset import DataSet, ResidentSplit
-from trainer.export.exported_model import ExportedModel
+from trainer.export.export_source import ExportSource
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.event import Event
 from trainer.session import export_run as command
@@ -48,11 +48,11 @@ def images(count: int, seed: int) -> ResidentSplit:
 
 def noise_subject(
     *, held_out: int = HELD_OUT, scale: float = 0.05, bias: tuple[float, ...] = (0.0,) * CLASSES, embed: bool = False
-) -> ExportedModel:
+) -> ExportSource:
     """Two splits of noise and a linear model; with `scale` 0 its logits are its bias."""
     weight_KD = scale * torch.randn(CLASSES, SIDE * SIDE * 3, generator=torch.Generator().manual_seed(0))
     splits = {"train": images(TRAIN, 1), "val": images(held_out, 2)}
-    return ExportedModel(
+    return ExportSource(
         checkpoint=checkpoint_of({}, step=4), model=Linear(weight_KD, torch.tensor(bias)).eval(),
         config=build_config({}, {}, "test", [f"data.image_size={SIDE}"]),
         dataset=DataSet(
@@ -62,7 +62,7 @@ def noise_subject(
     )  # fmt: skip
 
 
-def reference_logits(subject: ExportedModel, pixels_NHWC: Tensor) -> Tensor:
+def reference_logits(subject: ExportSource, pixels_NHWC: Tensor) -> Tensor:
     """The model's logits, computed in float64."""
     scaled = (pixels_NHWC.double() / 255 - torch.tensor(MEAN).double()) / torch.tensor(STD).double()
     state = {name: value.double() for name, value in subject.model.state_dict().items()}
@@ -92,7 +92,7 @@ def error_at(call: int, row: int, label: int, by: float) -> Fault:
 class Session:
     """Stands in for an onnxruntime session: the model's answers with a fault in them."""
 
-    def __init__(self, subject: ExportedModel, fault: Fault = no_fault) -> None:
+    def __init__(self, subject: ExportSource, fault: Fault = no_fault) -> None:
         self.fed: list[NDArray[Any]] = []
         self._one, self._fault = subject, fault
 
@@ -110,7 +110,7 @@ class Session:
         return [self._fault(len(self.fed) - 1, answers.numpy())]
 
 
-def make_export(subject: ExportedModel, tmp_path: Path, *, published: list[Event] | None = None) -> command._Export:
+def make_export(subject: ExportSource, tmp_path: Path, *, published: list[Event] | None = None) -> command._Export:
     run_dir = RunDir(tmp_path)
     run_dir.export.mkdir(exist_ok=True)
     return command._Export(run_dir, subject, (), QUIET if published is None else published.append)

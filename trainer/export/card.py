@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trainer.export.exported_model import ExportedModel
+from trainer.export.export_source import ExportSource
 from trainer.export.torch_files import sha256_of
 
 _OF_ALL_FILES = ("step", "weights", "checkpoint_sha256", "accuracy", "input", "output", "onnx")
@@ -15,7 +15,7 @@ _OF_ALL_FILES = ("step", "weights", "checkpoint_sha256", "accuracy", "input", "o
 
 
 def card_of(
-    exported: ExportedModel,
+    source: ExportSource,
     metadata: Mapping[str, str],
     files: Mapping[str, Mapping[str, Any]],
     *,
@@ -28,9 +28,9 @@ def card_of(
     `files` maps names to size, hash, accuracy and speed, `refused` formats that failed their gate to the reason; `parity`
     is the result of the ONNX comparison, with `opset` and `ir_version`.
     """
-    size = exported.size
+    size = source.size
     model_input: dict[str, Any]
-    if exported.embed:
+    if source.embed:
         model_input = {"name": "pixels", "type": "uint8", "shape": ["batch", size, size, 3], "range": "0 to 255, RGB"}
         model_output = {"name": "probabilities", "meaning": "probabilities"}
     else:
@@ -38,13 +38,13 @@ def card_of(
         model_output = {"name": "output", "meaning": "logits"}
     return {
         "model": "ResNet-18",
-        "stem": exported.config.model.stem,
+        "stem": source.config.model.stem,
         "run": run,
-        "step": exported.checkpoint.step,
+        "step": source.checkpoint.step,
         "weights": metadata["weights"],
         "checkpoint_sha256": metadata["checkpoint_sha256"],
-        "classes": list(exported.dataset.classes),
-        "trained_on": {name: len(split) for name, split in exported.dataset.splits.items()},
+        "classes": list(source.dataset.classes),
+        "trained_on": {name: len(split) for name, split in source.dataset.splits.items()},
         "accuracy": {
             "split": metadata["accuracy_split"],
             "top1": float(metadata["accuracy"]),
@@ -52,8 +52,8 @@ def card_of(
             "images": int(metadata["accuracy_images"]),
         },
         "input": model_input,
-        "output": model_output | {"shape": ["batch", len(exported.dataset.classes)]},
-        "preprocess": exported.preprocess,
+        "output": model_output | {"shape": ["batch", len(source.dataset.classes)]},
+        "preprocess": source.preprocess,
         "files": {name: dict(facts) for name, facts in files.items()},
         "onnx": {"opset": parity["opset"], "ir_version": parity["ir_version"]},
         "refused": dict(refused),

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import trainer
 from trainer.data.augment.augment import Normalize
 from trainer.errors import ExportError
-from trainer.export.exported_model import ExportedModel
+from trainer.export.export_source import ExportSource
 from trainer.host.atomic_files import sync
 
 TOLERANCE = 1e-3  # largest accepted difference of any logit (or probability), in fp32
@@ -40,26 +40,26 @@ class Embedded(nn.Module):
         return probabilities
 
 
-def exported_module(exported: ExportedModel) -> nn.Module:
+def module_to_write(source: ExportSource) -> nn.Module:
     """The module to export: the model, or with `embed` the model between its normalisation and its softmax."""
-    return Embedded(exported.model, exported.normalize) if exported.embed else exported.model
+    return Embedded(source.model, source.normalize) if source.embed else source.model
 
 
-def example(exported: ExportedModel, pixels_NHWC: Tensor) -> Tensor:
-    """Images in the form that the exported module takes."""
-    return pixels_NHWC if exported.embed else exported.normalized(pixels_NHWC)
+def example(source: ExportSource, pixels_NHWC: Tensor) -> Tensor:
+    """Images in the form that `module_to_write` takes."""
+    return pixels_NHWC if source.embed else source.normalized(pixels_NHWC)
 
 
-def write_model(exported: ExportedModel, target: Path, metadata: Mapping[str, str], *, optimize: bool) -> None:
+def write_model(source: ExportSource, target: Path, metadata: Mapping[str, str], *, optimize: bool) -> None:
     """Write the ONNX file; ExportError when the exporter fails."""
-    opset = exported.config.export.opset
+    opset = source.config.export.opset
     # Two images: some exporters take a batch of one for a constant.
-    images = example(exported, torch.zeros(2, exported.size, exported.size, 3, dtype=torch.uint8))
+    images = example(source, torch.zeros(2, source.size, source.size, 3, dtype=torch.uint8))
     program = torch.onnx.export(
-        exported_module(exported).eval(),
+        module_to_write(source).eval(),
         (images,),
-        input_names=["pixels" if exported.embed else "input"],
-        output_names=["probabilities" if exported.embed else "output"],
+        input_names=["pixels" if source.embed else "input"],
+        output_names=["probabilities" if source.embed else "output"],
         dynamic_shapes=({0: "batch"},),
         opset_version=None if opset == "auto" else opset,
         external_data=False,
@@ -93,23 +93,23 @@ def save_proto(proto: Any, target: Path, metadata: Mapping[str, str]) -> None:
         raise ExportError(f"{target}: the metadata was lost in writing")
 
 
-def metadata_of(exported: ExportedModel, measured: Mapping[str, Any]) -> dict[str, str]:
+def metadata_of(source: ExportSource, measured: Mapping[str, Any]) -> dict[str, str]:
     """The metadata that describe a file."""
     import onnx
     import onnxruntime
     import onnxscript
 
     return {
-        "classes": json.dumps(list(exported.dataset.classes), ensure_ascii=False),
-        "preprocess": json.dumps(exported.preprocess),
-        "stem": exported.config.model.stem,
+        "classes": json.dumps(list(source.dataset.classes), ensure_ascii=False),
+        "preprocess": json.dumps(source.preprocess),
+        "stem": source.config.model.stem,
         "accuracy": f"{measured['accuracy']:.6f}",
         "accuracy_split": measured["split"],
         "accuracy_correct": str(measured["correct"]),
         "accuracy_images": str(measured["split_images"]),
-        "step": str(exported.checkpoint.step),
-        "weights": exported.checkpoint.weights_kind,
-        "checkpoint_sha256": exported.checkpoint.digest(),
+        "step": str(source.checkpoint.step),
+        "weights": source.checkpoint.weights_kind,
+        "checkpoint_sha256": source.checkpoint.digest(),
         "versions": json.dumps(
             {
                 "r18-tui": trainer.__version__,
@@ -122,12 +122,12 @@ def metadata_of(exported: ExportedModel, measured: Mapping[str, Any]) -> dict[st
     }
 
 
-def compare(exported: ExportedModel, path: Path) -> dict[str, Any]:
+def compare(source: ExportSource, path: Path) -> dict[str, Any]:
     """Compare the outputs of torch and onnxruntime on real images, in batches of several sizes."""
     session = open_session(path)
-    module = exported_module(exported).eval()
-    pixels_NHWC, held_out = exported.real_pixels(NUM_IMAGES)
-    images = example(exported, pixels_NHWC)
+    module = module_to_write(source).eval()
+    pixels_NHWC, held_out = source.real_pixels(NUM_IMAGES)
+    images = example(source, pixels_NHWC)
     differences = []
     for count in BATCH_SIZES:
         ours, theirs = _both(module, session, images[:count])

@@ -14,7 +14,7 @@ from trainer.data.batches.batches import evaluation_batches
 from trainer.data.batches.lost_images import LostImages
 from trainer.errors import ExportError
 from trainer.evaluation.classifier import OnnxClassifier
-from trainer.export.exported_model import ExportedModel
+from trainer.export.export_source import ExportSource
 from trainer.export.onnx_file import example, save_proto
 
 INT8_DROP = 0.01  # largest loss of accuracy of static int8
@@ -23,7 +23,7 @@ _CALIBRATION_IMAGES = 256
 _BATCH = 32
 
 
-def write_int8(exported: ExportedModel, fp32: Path, target: Path, metadata: Mapping[str, str]) -> None:
+def write_int8(source: ExportSource, fp32: Path, target: Path, metadata: Mapping[str, str]) -> None:
     """Write a static int8 file: QDQ, weights signed and per channel, activations unsigned, ranges from training images.
 
     Where the CPU has no VNNI, weights use 7 bits: sums of two products saturate otherwise (onnxruntime's documentation of
@@ -36,8 +36,8 @@ def write_int8(exported: ExportedModel, fp32: Path, target: Path, metadata: Mapp
     prepared = target.with_suffix(".prepared")
     try:
         quant_pre_process(str(fp32), str(prepared), skip_symbolic_shape=True)
-        images = example(exported, exported.train_pixels(_CALIBRATION_IMAGES)).numpy()
-        name = "pixels" if exported.embed else "input"
+        images = example(source, source.train_pixels(_CALIBRATION_IMAGES)).numpy()
+        name = "pixels" if source.embed else "input"
         quantization.quantize_static(
             str(prepared),
             str(target),
@@ -65,16 +65,16 @@ def write_fp16(fp32: Path, target: Path, metadata: Mapping[str, str]) -> None:
     save_proto(halved.model, target, metadata)
 
 
-def check_int8(exported: ExportedModel, fp32: Path, path: Path, poll: Callable[[float], None]) -> dict[str, float]:
+def check_int8(source: ExportSource, fp32: Path, path: Path, poll: Callable[[float], None]) -> dict[str, float]:
     """Compare an int8 file with the fp32 one; returns facts about it, ExportError when it is refused."""
-    facts, before = _compare_with_fp32(exported, fp32, path, poll)
+    facts, before = _compare_with_fp32(source, fp32, path, poll)
     _refuse_drop(before, facts["accuracy"], INT8_DROP)
     return facts
 
 
-def check_fp16(exported: ExportedModel, fp32: Path, path: Path, poll: Callable[[float], None]) -> dict[str, float]:
+def check_fp16(source: ExportSource, fp32: Path, path: Path, poll: Callable[[float], None]) -> dict[str, float]:
     """Compare an fp16 file with the fp32 one; returns facts about it, ExportError when it is refused."""
-    facts, before = _compare_with_fp32(exported, fp32, path, poll)
+    facts, before = _compare_with_fp32(source, fp32, path, poll)
     if not facts["agreement"] >= FP16_AGREEMENT:
         raise ExportError(
             f"it agrees with fp32 on {facts['agreement']:.2%} of the images, less than {FP16_AGREEMENT:.1%}"
@@ -98,13 +98,13 @@ def has_vnni(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
 
 
 def _compare_with_fp32(
-    exported: ExportedModel, fp32: Path, path: Path, poll: Callable[[float], None]
+    source: ExportSource, fp32: Path, path: Path, poll: Callable[[float], None]
 ) -> tuple[dict[str, float], float]:
     """Facts about a smaller file on the held-out split, with its `agreement` with fp32's top-1, and fp32's accuracy."""
     first, second = OnnxClassifier(fp32), OnnxClassifier(path)
     right = before = agreeing = total = 0
-    for pixels_NHWC, labels_N in _batches(exported):
-        poll(total / len(exported.held_out))
+    for pixels_NHWC, labels_N in _batches(source):
+        poll(total / len(source.held_out))
         theirs, ours = first.probabilities(pixels_NHWC), second.probabilities(pixels_NHWC)
         if not np.isfinite(ours).all():
             raise ExportError("its outputs contain NaN or infinity")
@@ -116,9 +116,9 @@ def _compare_with_fp32(
     return facts, before / total
 
 
-def _batches(exported: ExportedModel) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+def _batches(source: ExportSource) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
     lost = LostImages(lambda _: None)  # already reported when fp32 was evaluated
-    for pixels_NHWC, labels_N, _ in evaluation_batches(exported.held_out, _BATCH, torch.device("cpu"), lost):
+    for pixels_NHWC, labels_N, _ in evaluation_batches(source.held_out, _BATCH, torch.device("cpu"), lost):
         if len(labels_N):
             yield pixels_NHWC.numpy(), labels_N.numpy()
 

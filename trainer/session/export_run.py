@@ -13,7 +13,7 @@ import torch
 from trainer.errors import ExportError
 from trainer.evaluation.run_settings import settings_now
 from trainer.export.card import card_of, earlier_files
-from trainer.export.exported_model import ExportedModel
+from trainer.export.export_source import ExportSource
 from trainer.export.formats import FORMATS
 from trainer.export.onnx_file import NUM_IMAGES, compare, metadata_of, verdict, write_model
 from trainer.export.smaller_onnx import check_fp16, check_int8, write_fp16, write_int8
@@ -58,16 +58,16 @@ def export_run(run_dir: RunDir, options: ExportOptions, publish: Publish) -> tup
     path = CheckpointFolder(run_dir, keep=2).choose(options.which)
     checkpoint = read_checkpoint(path)
     config = settings_now(run_dir, checkpoint.run.config)
-    exported = ExportedModel.of(
+    source = ExportSource.of(
         checkpoint, config if options.data_root is None else with_root(config, options.data_root),
         lambda stage, share: publish(ExportProgress(stage=stage, fraction=round(0.05 + 0.15 * (share or 0.0), 3))),
         tested=_has_read_test(run_dir),
         embed=config.export.embed_preprocess if options.embed is None else options.embed,
     )  # fmt: skip
-    if not exported.same_data:
+    if not source.same_data:
         text = "the images have changed since the run was trained; the accuracy is that of the current images"
         publish(Warned(message=text))
-    return _Export(run_dir, exported, options.formats, publish).run(path.name)
+    return _Export(run_dir, source, options.formats, publish).run(path.name)
 
 
 def _never_decreasing(publish: Publish) -> Publish:
@@ -95,12 +95,12 @@ class _Export:
     """An export in progress."""
 
     def __init__(
-        self, run_dir: RunDir, exported: ExportedModel, formats: tuple[str, ...] | None, publish: Publish
+        self, run_dir: RunDir, source: ExportSource, formats: tuple[str, ...] | None, publish: Publish
     ) -> None:
         self._run_dir = run_dir
-        self._exported = exported
+        self._source = source
         self._publish = publish
-        configured = [name for name in FORMATS if name != "onnx" and getattr(exported.config.export, name)]
+        configured = [name for name in FORMATS if name != "onnx" and getattr(source.config.export, name)]
         self._formats = configured if formats is None else [name for name in formats if name != "onnx"]
         self._files: dict[str, dict[str, Any]] = {}
         self._refused: dict[str, str] = {}
@@ -109,7 +109,7 @@ class _Export:
         """Write everything under temporary names, then move it into place, the card last."""
         self._publish(ExportProgress(stage="evaluating in fp32", fraction=0.2))
         measured = self._evaluate_fp32()
-        metadata = metadata_of(self._exported, measured)
+        metadata = metadata_of(self._source, measured)
         temporary = {name: self._run_dir.export / f".{file}.tmp{Path(file).suffix}" for name, file in FORMATS.items()}
         try:
             parity = self._write_checked_onnx(temporary["onnx"], metadata)
@@ -136,9 +136,9 @@ class _Export:
                 last[0] = done
                 self._publish(ExportProgress(stage=f"evaluating in fp32, {done:.0%}", fraction=0.2 + 0.35 * done))
 
-        result = self._exported.measure(poll, lambda message: self._publish(Warned(message=message)))
+        result = self._source.measure(poll, lambda message: self._publish(Warned(message=message)))
         return {
-            "split": self._exported.split,
+            "split": self._source.split,
             "accuracy": result.accuracy,
             "correct": sum(result.correct),
             "split_images": sum(result.counts),
@@ -150,12 +150,12 @@ class _Export:
         for optimize in (True, False):
             stage = "exporting" if optimize else "exporting without optimization"
             self._publish(ExportProgress(stage=stage, fraction=0.6))
-            write_model(self._exported, target, metadata, optimize=optimize)
+            write_model(self._source, target, metadata, optimize=optimize)
             self._publish(ExportProgress(stage=f"checking on {NUM_IMAGES} images", fraction=0.7))
-            parity = compare(self._exported, target)
+            parity = compare(self._source, target)
             problem = verdict(parity)
             if not problem:
-                return parity | {"optimized": optimize, "embedded_preprocess": self._exported.embed}
+                return parity | {"optimized": optimize, "embedded_preprocess": self._source.embed}
         raise ExportError(f"the exported model does not agree with the trained one: {problem}; nothing was written")
 
     def _try(self, name: str, temporary: Mapping[str, Path], metadata: Mapping[str, str]) -> None:
@@ -175,38 +175,38 @@ class _Export:
 
     def _write_format(self, name: str, temporary: Mapping[str, Path], metadata: Mapping[str, str]) -> dict[str, Any]:
         """Write and check a format; returns facts about the file, ExportError when it is refused."""
-        exported, fp32, target = self._exported, temporary["onnx"], temporary[name]
+        source, fp32, target = self._source, temporary["onnx"], temporary[name]
         if name == "pt2":
-            write_pt2(exported, target, metadata)
-            check_pt2(exported, target)
+            write_pt2(source, target, metadata)
+            check_pt2(source, target)
             return {}
         if name == "safetensors":
-            write_safetensors(exported, target, metadata)
-            check_safetensors(exported, target)
+            write_safetensors(source, target, metadata)
+            check_safetensors(source, target)
             return {}
 
         def poll(done: float) -> None:
             self._publish(ExportProgress(stage=f"checking {name}, {done:.0%}", fraction=0.85))
 
         if name == "int8":
-            write_int8(exported, fp32, target, metadata)
-            return check_int8(exported, fp32, target, poll) | self._speed(target)
+            write_int8(source, fp32, target, metadata)
+            return check_int8(source, fp32, target, poll) | self._speed(target)
         write_fp16(fp32, target, metadata)
-        return check_fp16(exported, fp32, target, poll)
+        return check_fp16(source, fp32, target, poll)
 
     def _speed(self, path: Path) -> dict[str, Any]:
         self._publish(ExportProgress(stage="timing on this machine", fraction=0.72))
-        return speed_of(path, self._exported.size)
+        return speed_of(path, self._source.size)
 
     def _write_facts(self, checkpoint_name: str, facts: dict[str, Any], metadata: Mapping[str, str]) -> None:
         facts |= {
-            "same_data": self._exported.same_data,
+            "same_data": self._source.same_data,
             "checkpoint": checkpoint_name,
             "checkpoint_sha256": metadata["checkpoint_sha256"],
             "size_bytes": self._files["onnx"]["size_bytes"],
         }
         files = self._files_by_name()
-        card = card_of(self._exported, metadata, files, run=self._run_dir.name, refused=self._refused, parity=facts)
+        card = card_of(self._source, metadata, files, run=self._run_dir.name, refused=self._refused, parity=facts)
         card["files_of_earlier_exports"] = earlier_files(self._run_dir.export, files)
         for name, content in (("parity.json", facts), ("model.json", card)):
             text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
@@ -218,7 +218,7 @@ class _Export:
     def _announcement(self, parity: Mapping[str, Any], measured: Mapping[str, Any]) -> Exported:
         main_file = self._files["onnx"]
         return Exported(
-            step=self._exported.checkpoint.step, path=f"export/{FORMATS['onnx']}", size_bytes=main_file["size_bytes"],
+            step=self._source.checkpoint.step, path=f"export/{FORMATS['onnx']}", size_bytes=main_file["size_bytes"],
             max_abs_diff=parity["max_abs_diff"], images=parity["images"], accuracy=measured["accuracy"],
             split=measured["split"], files=self._files_by_name(),
         )  # fmt: skip

@@ -23,7 +23,7 @@ class Rollback:
         self._publish = publish
 
     def offer(self, step: int, first_skipped: int) -> None:
-        """Publish that the run is held after skipping `first_skipped` to `step`, and the checkpoint of a rollback."""
+        """Publish that the run waits after skipping `first_skipped` to `step`, and the checkpoint of a rollback."""
         self._saver.wait_until_idle()  # the newest good state may still be queued for writing
         target = next(iter(self._saver.steps_before(first_skipped)), None)
         name = "" if target is None else self._saver.folder.at(target).name

@@ -40,7 +40,7 @@ class TrainingThread:
         self.refused = False  # whether a new run could not start, for a reason that the user can act on
         self._control: ControlServer | None = None
         # No threading.Event: `stop` may interrupt itself in a signal handler, and a lock is not reentrant.
-        self._held = hold_open
+        self._hold_open = hold_open
         self._ended = threading.Event()
         self._announced = False
         self._begun = False
@@ -82,7 +82,7 @@ class TrainingThread:
         return not self._begun or self._thread.is_alive()
 
     def stop(self, reason: str = "stopped", exit_code: int = EXIT_OK) -> None:
-        """Ask the trainer to save and end; a signal's code also releases a held run. Safe in a signal handler."""
+        """Ask the trainer to save and end; a signal's code also ends a run that is held open. Safe in a signal handler."""
         if exit_code != EXIT_OK:
             self.release()
         self.commands.send(Stop(reason=reason, exit_code=exit_code))
@@ -98,7 +98,7 @@ class TrainingThread:
 
     def release(self) -> None:
         """Do not hold the thread open for commands after the run's end: the screen was closed."""
-        self._held = False
+        self._hold_open = False
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait for the end of the thread while signals are handled; whether it has ended."""
@@ -113,7 +113,7 @@ class TrainingThread:
         try:
             from trainer.session.session import TrainingSession  # here, so that nothing before this line needs PyTorch
 
-            session = TrainingSession(self.run, self.commands, hold_open=lambda: self._held)
+            session = TrainingSession(self.run, self.commands, hold_open=lambda: self._hold_open)
             self.exit_code = session.run()
         except BaseException as error:  # noqa: BLE001 - the thread's last line of defence: a state, not a dead screen
             began = self.run.resume or (session is not None and session.began)
@@ -153,7 +153,7 @@ class TrainingThread:
     def _wait_after_failure(self) -> None:
         # The dashboard keeps the failure on the screen; only leaving it ends the run's process.
         self.run.lock.publish_facts(ended=True)
-        while self._held and not isinstance(command := self.commands.take(timeout=0.5), Stop):
+        while self._hold_open and not isinstance(command := self.commands.take(timeout=0.5), Stop):
             if command is not None:
                 self.run.log.publish(acknowledgement(command, "the run has failed"))
 

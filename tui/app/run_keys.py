@@ -65,7 +65,7 @@ class RunKeys:
 
     def _pause(self) -> None:
         run = self._runs.current
-        if run.view.held:
+        if run.view.paused:
             run.send("pause", cmd.Unpause(), "resuming")
         else:
             run.send("pause", cmd.Pause(), "pausing")
@@ -138,11 +138,11 @@ class RunKeys:
     def offer_remedies(self) -> None:
         """Offer remedies after non-finite steps, once, if this screen may control the run."""
         run = self._runs.current
-        held = run.view.diverged
+        diverged = run.view.diverged
         is_shown = run.scene.state is RunState.PAUSED and self._app.screen is run.screen
-        if held is None or held is self._offered or not is_shown:
+        if diverged is None or diverged is self._offered or not is_shown:
             return
-        self._offered = held
+        self._offered = diverged
         if run.port.control.can_control:
             from tui.app.screens.dialogs import DivergedScreen
 
@@ -152,7 +152,7 @@ class RunKeys:
                 elif choice == "rate":
                     self._set_learning_rate()
 
-            self._app.push_screen(DivergedScreen(held), decide)
+            self._app.push_screen(DivergedScreen(diverged), decide)
 
     def show_lr_range(self) -> None:
         """Show the result of a range test on the dashboard that requested it."""

@@ -39,7 +39,7 @@ def state_row(scene: DisplayState) -> Row:
         return [(f"{scene.glyphs.dot} {scene.word}", "accent"), (" ", "text")]
     word = next(iter(scene.pending.values()), "") or scene.word
     if scene.state is RunState.PAUSED and not scene.pending:
-        word = f"paused since {fmt.clock(view.held_since)}"
+        word = f"paused since {fmt.clock(view.paused_since)}"
     if scene.state is RunState.EVALUATING:
         share = f" {view.state_fraction:.0%}" if view.state_fraction is not None else ""
         word += f" {view.state_detail}{share}" if not scene.pending else share

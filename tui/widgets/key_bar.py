@@ -32,7 +32,7 @@ class KeyBar(Pane, can_focus=False):
         short = {action.name: action.short or action.label for action in ACTIONS}
         labels = {action.name: action.label for action in ACTIONS}
         for names in (short, labels):
-            names["pause"] = "resume" if now.view.held else "pause"
+            names["pause"] = "resume" if now.view.paused else "pause"
             names["find_lr"] = "stop" if lr_range_test_is_running(now) else names["find_lr"]
             names["messages"] += f" +{scene.unseen_output}" if scene.unseen_output else ""
         shown = _chosen(now, short, width - 1, keep=["messages"] if scene.unseen_output else [])

@@ -27,7 +27,7 @@ from trainer.config.schema import Config
 from trainer.data.prepare import load_held_out
 from trainer.errors import ExportError, RunError
 from trainer.export.card import earlier_files
-from trainer.export.exported_model import ExportedModel
+from trainer.export.export_source import ExportSource
 from trainer.export.formats import FORMATS
 from trainer.export.onnx_file import save_proto, verdict, write_model
 from trainer.export.smaller_onnx import has_vnni
@@ -273,7 +273,7 @@ def test_a_format_that_fails_its_gate_is_not_written_but_the_others_are(
     write = getattr(exporting, writer)
 
     def spoilt(*inputs: Any, **options: Any) -> None:
-        if isinstance(inputs[0], ExportedModel):
+        if isinstance(inputs[0], ExportSource):
             model = copy.deepcopy(inputs[0].model)
             with torch.no_grad():
                 model.fc.bias += torch.tensor([9.0, -9.0, 0.0])  # type: ignore[union-attr, operator]

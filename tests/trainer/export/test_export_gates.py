@@ -29,8 +29,8 @@ from tests.support.exported_noise import (
 )
 from trainer.data.dataset import DataSet
 from trainer.errors import ExportError
-from trainer.export import exported_model, onnx_file, smaller_onnx
-from trainer.export.exported_model import ExportedModel
+from trainer.export import export_source, onnx_file, smaller_onnx
+from trainer.export.export_source import ExportSource
 from trainer.export.formats import FORMATS
 from trainer.export.onnx_file import save_proto, write_model
 from trainer.export.smaller_onnx import check_fp16, check_int8
@@ -257,17 +257,17 @@ def test_an_export_needs_the_runs_classes_and_reads_test_only_after_the_run_did(
         name="noise", classes=("a", "b", "c"), splits={"val": images(3, 0), "test": images(3, 1)}, fingerprint="f",
         identity={}, preprocess={},
     )  # fmt: skip
-    monkeypatch.setattr(exported_model, "load_held_out", lambda *_: data)
+    monkeypatch.setattr(export_source, "load_held_out", lambda *_: data)
     monkeypatch.setattr(
-        exported_model, "build_model", lambda *_: Linear(torch.zeros(3, SIDE * SIDE * 3), torch.zeros(3))
+        export_source, "build_model", lambda *_: Linear(torch.zeros(3, SIDE * SIDE * 3), torch.zeros(3))
     )
     record = {
         "classes": classes, "selection_split": "val", "mean": MEAN, "std": STD, "preprocess": {}, "fingerprint": "f"
     }  # fmt: skip
     tensors = {f"model.{name}": value for name, value in one.model.state_dict().items()}
 
-    def build(**others: str) -> ExportedModel:
-        return ExportedModel.of(
+    def build(**others: str) -> ExportSource:
+        return ExportSource.of(
             checkpoint_of(tensors, **(record | others)), one.config, QUIET, tested=tested, embed=False
         )
 
@@ -275,7 +275,7 @@ def test_an_export_needs_the_runs_classes_and_reads_test_only_after_the_run_did(
         with pytest.raises(ExportError, match="its classes differ from those the run was trained on"):
             build()
         return
-    exported = build()
-    assert (exported.split, exported.same_data, build(fingerprint="g").same_data) == (split, True, False)
-    assert torch.equal(exported.model.state_dict()["fc.weight"], one.model.state_dict()["fc.weight"])
-    assert not exported.model.training
+    source = build()
+    assert (source.split, source.same_data, build(fingerprint="g").same_data) == (split, True, False)
+    assert torch.equal(source.model.state_dict()["fc.weight"], one.model.state_dict()["fc.weight"])
+    assert not source.model.training

@@ -25,14 +25,14 @@ from tests.support.exported_noise import (
 )
 from trainer.errors import ExportError
 from trainer.export import onnx_file
-from trainer.export.exported_model import ExportedModel
+from trainer.export.export_source import ExportSource
 from trainer.export.onnx_file import compare, verdict
 from trainer.export.torch_files import check_pt2
 from trainer.session import export_run as command
 
 
 def compared(
-    one: ExportedModel, monkeypatch: pytest.MonkeyPatch, fault: Fault = no_fault, *, embed: bool = False
+    one: ExportSource, monkeypatch: pytest.MonkeyPatch, fault: Fault = no_fault, *, embed: bool = False
 ) -> tuple[dict[str, Any], Session]:
     one = replace(one, embed=embed)
     session = Session(one, fault)
@@ -131,7 +131,7 @@ def test_a_wrong_file_is_written_again_without_the_exporters_optimizer(
     assert written == tried
 
 
-def problem_with(monkeypatch: pytest.MonkeyPatch, one: ExportedModel, fault: Fault, *, embed: bool = False) -> str:
+def problem_with(monkeypatch: pytest.MonkeyPatch, one: ExportSource, fault: Fault, *, embed: bool = False) -> str:
     """The problem that is reported for a pt2 program whose answers have a fault."""
     calls = iter(range(CALLS + 1))
 

@@ -63,7 +63,7 @@ def test_an_ended_run_has_only_keys_that_can_act() -> None:
 @pytest.mark.parametrize("state", [RunState.PAUSED, RunState.EVALUATING, RunState.SAVING])
 def test_a_held_run_can_be_resumed_in_any_state(state: RunState) -> None:
     view = RunView()
-    view.held = True
+    view.paused = True
     assert bar(120, view=view, state=state).startswith(" p resume")
 
 

@@ -53,7 +53,7 @@ class StateChanged(Event, kind="state"):
 
 
 class Diverged(Event, kind="diverged"):
-    """So many consecutive steps were skipped that the run is held until the user decides."""
+    """So many consecutive steps were skipped that the run waits until the user decides."""
 
     step: int  # the last skipped one
     in_a_row: int  # consecutive skipped steps

@@ -61,8 +61,8 @@ def _started(event: events.Started, view: RunView, time: float) -> None:
 @fold_event.register(events.StateChanged)
 def _state(event: events.StateChanged, view: RunView, time: float) -> None:
     state = RunState(event.state)
-    if state is RunState.PAUSED and not view.held:
-        view.held, view.held_since = True, time
+    if state is RunState.PAUSED and not view.paused:
+        view.paused, view.paused_since = True, time
         view.marks.append(Mark(view.step, "pause", "paused"))
         view.note(time, "info", f"paused at step {view.step:,}")
     elif state is RunState.TRAINING:
@@ -72,8 +72,8 @@ def _state(event: events.StateChanged, view: RunView, time: float) -> None:
 
 
 def _note_unpaused(view: RunView, time: float) -> None:
-    if view.held:
-        view.held = False
+    if view.paused:
+        view.paused = False
         view.note(time, "info", f"continues from step {view.step:,}")
 
 
@@ -81,7 +81,7 @@ def _set_state(view: RunView, state: RunState, time: float) -> None:
     if state is RunState.TRAINING:
         view.diverged = None
     if state not in _STATES_WHILE_PAUSED:
-        view.held = False
+        view.paused = False
     if state is not view.state or not view.state_since:
         view.state, view.state_since = state, time
     view.state_detail, view.state_fraction = "", None

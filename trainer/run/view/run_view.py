@@ -56,8 +56,8 @@ class RunView:
     state_detail: str = ""
     state_fraction: float | None = None
     state_since: float = 0.0
-    held: bool = False  # paused by key; evaluations and saves are still possible
-    held_since: float = 0.0
+    paused: bool = False  # paused by key; evaluations and saves are still possible
+    paused_since: float = 0.0
     begun: float = 0.0  # time of the first event; 0 without any
     last_time: float = 0.0
     last_step_time: float = 0.0

@@ -23,8 +23,8 @@ def test_a_run_stays_paused_during_other_commands(make_config: ConfigMaker, tmp_
     thread = start(run)
     wait_for(run.run_dir, lambda view: view.step >= 2)
     thread.commands.send(cmd.Pause())
-    held = wait_for(run.run_dir, lambda view: view.state is RunState.PAUSED)
-    rate = held.lr.last
+    paused = wait_for(run.run_dir, lambda view: view.state is RunState.PAUSED)
+    rate = paused.lr.last
     assert rate is not None
     keys = [
         cmd.Evaluate(), cmd.Freeze(), cmd.Freeze(), cmd.Unfreeze(), cmd.ScaleLr(factor=0.3), cmd.ScaleLr(factor=1 / 0.3),
@@ -34,21 +34,21 @@ def test_a_run_stays_paused_during_other_commands(make_config: ConfigMaker, tmp_
     view = wait_for(run.run_dir, lambda view: view.acknowledged.keys() >= {key.command_id for key in keys})
     assert all(view.acknowledged[key.command_id].ok for key in keys)
     assert view.state is RunState.PAUSED
-    assert view.held
-    assert view.held_since == held.held_since
+    assert view.paused
+    assert view.paused_since == paused.paused_since
     assert [mark.kind for mark in view.marks if mark.kind == "pause"] == ["pause"]
     assert view.frozen is not None
     assert view.frozen.stages == ["stem"], "published before the next step"
     assert view.edit_to_undo is None
-    assert view.step == held.step
+    assert view.step == paused.step
     assert view.next_lr == pytest.approx(rate)
     thread.commands.send(cmd.Unpause())
-    view = wait_for(run.run_dir, lambda view: view.step > held.step + 1)
+    view = wait_for(run.run_dir, lambda view: view.step > paused.step + 1)
     thread.stop()
     assert thread.join(60)
-    assert not view.held
+    assert not view.paused
     assert [note.text for note in view.notes if "at step" in note.text or "continues from" in note.text] == [
-        f"paused at step {held.step}", f"continues from step {held.step}",
+        f"paused at step {paused.step}", f"continues from step {paused.step}",
     ]  # fmt: skip
     frozen = [event.stages for event in events_of(run.run_dir, StagesFrozen)]
     assert frozen == [["stem"], ["stem", "layer1"], ["stem"]]
@@ -63,7 +63,7 @@ def test_a_paused_run_that_is_stopped_does_not_continue(make_config: ConfigMaker
     thread.stop()
     assert thread.join(60)
     view = view_of(run.run_dir)
-    assert not view.held
+    assert not view.paused
     assert not [note.text for note in view.notes if "continues from" in note.text]
 
 

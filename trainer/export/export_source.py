@@ -25,7 +25,7 @@ from trainer.model.resnet import build_model
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportedModel:
+class ExportSource:
     """A checkpoint's model with its data."""
 
     checkpoint: Checkpoint
@@ -40,7 +40,7 @@ class ExportedModel:
     @classmethod
     def of(
         cls, checkpoint: Checkpoint, config: Config, progress: Progress, *, tested: bool, embed: bool
-    ) -> ExportedModel:
+    ) -> ExportSource:
         """Build the model and load its images; DataError or ExportError when they do not fit.
 
         `tested`: the run has read its test images, so the export may be evaluated on them.
