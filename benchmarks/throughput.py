@@ -1,6 +1,7 @@
 """Training images per second, end to end on real images, compared with `benchmarks.baselines` in alternating slices.
 
     python -m benchmarks.throughput CIFAR10_FOLDER [--against tutorial lightning-fp32 lightning-bf16] [--pairs 4] [--blocks 2]
+                                    [--precision fp32]
 
 CIFAR10_FOLDER holds CIFAR-10 as `train/<class>/*.png` and `test/<class>/*.png`. The program trains with its dashboard and chooses
 precision and memory format itself. All have the same network (max-pool stem), batch size and augmentation (flip, shift by 4).
@@ -39,6 +40,7 @@ def main() -> None:
     parser.add_argument("cifar", type=Path)
     parser.add_argument("--against", nargs="+", choices=tuple(BASELINES), default=list(BASELINES))
     parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="of the program")
     parser.add_argument("--workers", type=int, default=2, help="of the baselines' loader")
     Plan.add_arguments(parser, pairs=4, blocks=2, seconds=8.0)
     arguments = parser.parse_args()
@@ -50,18 +52,21 @@ def main() -> None:
     )
     for name in arguments.against:
         baseline = functools.partial(_baseline, BASELINES[name], cifar, batch, arguments.workers)
-        comparison = compare(functools.partial(_ours, cifar, batch), baseline, Plan.from_arguments(arguments))
+        comparison = compare(
+            functools.partial(_ours, cifar, batch, arguments.precision), baseline, Plan.from_arguments(arguments)
+        )
         achieved = comparison.first * _TRAIN_GFLOP
         shares = ", ".join(f"{achieved / peak:.0%} of {precision}" for precision, peak in peaks.items())
         print(f"r18-tui / {name}: {comparison}; ours {achieved:.0f} GFLOP/s: {shares}", flush=True)
 
 
 @contextmanager
-def _ours(cifar: Path, batch_size: int) -> Iterator[Contender]:
+def _ours(cifar: Path, batch_size: int, precision: str) -> Iterator[Contender]:
     with tempfile.TemporaryDirectory() as folder:
         settings = [
             "data.kind=imagefolder", f"data.root={cifar}", "data.crop_pct=1.0", f"data.batch_size={batch_size}",
             "train.epochs=10000", "checkpoint.every_s=100000", "checkpoint.every_epoch=false", "eval.every_epochs=10000",
+            f"run.precision={precision}",
         ]  # fmt: skip
         command = [sys.executable, "-m", "tui.cli", "cifar-cpu-quick", "--runs-dir", folder, *settings]
         with PseudoTerminal(command) as terminal:

@@ -22,7 +22,7 @@ from trainer.model.conv.winograd import convolve_by_winograd
 _SMALL = 2  # side of the largest result for which skipping the padding is worth it
 _STRIDED_SIDE = 8  # side of the largest map on which nine products compute a strided kernel's gradient faster
 _WINOGRAD_SIDES = range(4, 9)  # sides of maps on which Winograd's products are used ...
-_WINOGRAD_CHANNELS = 256  # ... and the fewest channels with which they save more than their transforms cost
+WINOGRAD_CHANNELS = 256  # ... and the fewest channels with which they save more than their transforms cost
 
 
 class Conv3x3(nn.Conv2d):
@@ -41,7 +41,7 @@ class Conv3x3(nn.Conv2d):
             return convolve_small_map(*self._cast_for_autocast(input), stride=stride)
         if stride > 1 and side <= _STRIDED_SIDE:
             return convolve_strided(*self._cast_for_autocast(input), stride=stride)
-        if stride == 1 and side in _WINOGRAD_SIDES and self.in_channels >= _WINOGRAD_CHANNELS:
+        if stride == 1 and side in _WINOGRAD_SIDES and self.in_channels >= WINOGRAD_CHANNELS:
             return convolve_by_winograd(*self._cast_for_autocast(input))
         return super().forward(input)
 
