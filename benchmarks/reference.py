@@ -30,7 +30,7 @@ def main() -> int:
     parser.add_argument("--convolution", choices=TOLERANCE, default="native")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    modules._WINOGRAD_CHANNELS = WIDTHS[0]  # Winograd's products already with the reference's few channels
+    modules.WINOGRAD_CHANNELS = WIDTHS[0]  # Winograd's products already with the reference's few channels
     largest: dict[str, float] = {}
     undecided = faulty = 0
     for seed in tqdm(range(given.seed, given.seed + given.examples), unit="configuration"):

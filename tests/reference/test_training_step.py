@@ -33,7 +33,7 @@ def test_steps_in_fp32_equal_those_of_the_reference(stem: str, random: Random) -
 
 
 def test_steps_with_products_equal_those_of_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(modules, "_WINOGRAD_CHANNELS", WIDTHS[0])
+    monkeypatch.setattr(modules, "WINOGRAD_CHANNELS", WIDTHS[0])
     algorithms = ("convolve_by_winograd", "convolve_small_map", "convolve_strided")
     with mock.patch.multiple(modules, **{name: mock.Mock(wraps=getattr(modules, name)) for name in algorithms}):
         decided = 0

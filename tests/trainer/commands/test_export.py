@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -38,6 +39,7 @@ from trainer.run.log.event import Event
 from trainer.run.log.result_events import Exported, ExportFailed, ExportProgress
 from trainer.run.log.run_events import Warned
 from trainer.session import export_run as exporting
+from trainer.training.step import TrainStep
 
 
 @pytest.fixture
@@ -149,6 +151,13 @@ def test_the_export_key_does_not_interrupt_training(
     # A module of this name in the working directory must not be imported.
     (tmp_path / "trainer.py").write_text("raise SystemExit(9)")
     monkeypatch.chdir(tmp_path)
+    step = TrainStep.__call__
+
+    def slow_step(*arguments: Any, **keywords: Any) -> None:
+        time.sleep(0.02)  # leaves the processor to the export
+        step(*arguments, **keywords)
+
+    monkeypatch.setattr(TrainStep, "__call__", slow_step)
     run = new_run(config, tmp_path)
     thread = start(run)
     wait_for(run.run_dir, lambda view: view.step >= 40)

@@ -8,22 +8,19 @@ from __future__ import annotations
 import errno
 import itertools
 import multiprocessing
-import os
 import shutil
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
 from tests.conftest import FolderMaker
+from tests.support.unreliable_decoders import BlockingDecoder, DeadlyDecoder
 from trainer.data import image_folder
 from trainer.data.batches import stream
 from trainer.data.batches.batches import Batch, BatchPlan, evaluation_batches
@@ -47,41 +44,13 @@ def no_long_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "_LONG_WAIT_S", 3600.0)
 
 
-@dataclass(frozen=True, kw_only=True)
-class DeadlyDecoder(Decoder):
-    """Kills the process that decodes a certain file, the first `times` times."""
-
-    name: str
-    times: int
-    how: int
-    tally: Path
-
-    def __call__(self, path: str | Path) -> NDArray[np.uint8]:
-        if str(path).endswith(self.name) and len(list(self.tally.iterdir())) < self.times:
-            (self.tally / str(os.getpid())).touch()
-            os.kill(os.getpid(), self.how)
-        return super().__call__(path)
-
-
 class Warnings(list[str]):
     """Collects warnings."""
 
-    def stream(self, split: FolderSplit, plan: BatchPlan = PLAN, workers: int = 2, epochs: int = 3) -> StreamedBatches:
+    def stream(self, split: FolderSplit, plan: BatchPlan = PLAN, workers: int = 1, epochs: int = 3) -> StreamedBatches:
         return StreamedBatches(
             split, plan, CPU, workers=workers, epochs=epochs, warn=self.append, lost=LostImages(self.append)
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class BlockingDecoder(Decoder):
-    """Blocks while a file exists, like a network share that does not respond."""
-
-    block_file: Path
-
-    def __call__(self, path: str | Path) -> NDArray[np.uint8]:
-        while self.block_file.exists():
-            time.sleep(0.01)
-        return super().__call__(path)
 
 
 def train_split(root: Path, keep: PixelStorage = PixelStorage.STREAM) -> Any:
@@ -121,7 +90,7 @@ def assert_same(memory: Batch, worker: Batch) -> None:
 
 def test_streamed_batches_equal_those_from_memory(make_folder: FolderMaker) -> None:
     root, warnings = make_folder(), Warnings()
-    streamed = warnings.stream(train_split(root))
+    streamed = warnings.stream(train_split(root), workers=2)
     assert_equal_to_memory(root, streamed)
     streamed.close()
     assert warnings == []
@@ -138,7 +107,7 @@ def test_a_stream_starts_in_the_middle_of_an_epoch(make_folder: FolderMaker) -> 
 
 def test_killed_workers_lose_no_batch_and_a_second_death_reduces_their_number(make_folder: FolderMaker) -> None:
     root, warnings = make_folder(), Warnings()
-    streamed = warnings.stream(deadly(root, times=2))
+    streamed = warnings.stream(deadly(root, times=2), workers=2)
     assert_equal_to_memory(root, streamed)
     streamed.close()
     died = (
@@ -169,7 +138,7 @@ def test_streaming_continues_without_shared_memory_after_a_bus_error(make_folder
     streamed.close()
     (text,) = warnings
     assert (
-        "no room in shared memory (bus error); no batch is lost; decoding continues with 2 workers, without shared memory"
+        "no room in shared memory (bus error); no batch is lost; decoding continues with 1 worker, without shared memory"
         in text
     )
 
@@ -196,7 +165,7 @@ def test_workers_killed_while_sending_do_not_block_the_trainer(
     data = load_image_folder(root, decoder=decoder, keep=lambda _: PixelStorage.STREAM, progress=lambda *_: None)
     split = data.splits["train"]
     assert isinstance(split, FolderSplit)
-    streamed = warnings.stream(split)
+    streamed = warnings.stream(split, workers=2)
 
     def take() -> int:
         taken = 0
@@ -248,7 +217,7 @@ def test_failed_starts_of_workers_are_retried_with_fewer(
     make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root, warnings = make_folder(), Warnings()
-    streamed = warnings.stream(train_split(root))
+    streamed = warnings.stream(train_split(root), workers=2)
     begin, failures = streamed._start, [0]
 
     def failing(epoch: int, first_step: int) -> Any:
@@ -306,7 +275,7 @@ def test_no_worker_remains_after_a_failed_start(
         monkeypatch.setattr(SpawnProcess, "start", start_or_fail)
     else:
         monkeypatch.setattr(WorkerWatch, "__init__", start_or_fail)
-    streamed = warnings.stream(train_split(root))
+    streamed = warnings.stream(train_split(root), workers=2)
     assert_equal_to_memory(root, streamed, epochs=1)
     assert len(multiprocessing.active_children()) == 2
     streamed.close()
@@ -438,7 +407,7 @@ def test_a_temporarily_missing_file_is_read_again(make_folder: FolderMaker, monk
 
 
 def test_the_workers_live_from_epoch_to_epoch(make_folder: FolderMaker) -> None:
-    streamed = Warnings().stream(train_split(make_folder()))
+    streamed = Warnings().stream(train_split(make_folder()), workers=2)
     workers = []
     for epoch in range(2):
         epoch_of(streamed, epoch)

@@ -49,7 +49,7 @@ def _gradients(conv: nn.Conv2d, images_NCHW: Tensor) -> tuple[Tensor, Tensor, Te
 
 @pytest.fixture(autouse=True)
 def _winograd_for_few_channels(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(modules, "_WINOGRAD_CHANNELS", 5)
+    monkeypatch.setattr(modules, "WINOGRAD_CHANNELS", 5)
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])

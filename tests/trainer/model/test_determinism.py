@@ -27,7 +27,7 @@ def leave_torch_as_it_was() -> Iterator[None]:
 def test_a_run_stopped_three_times_in_an_epoch_ends_bit_for_bit(
     tmp_path: Path, make_config: ConfigMaker, make_folder: FolderMaker, precision: str
 ) -> None:
-    root = make_folder(per_class=120)
+    root = make_folder(per_class=64)
     config = make_config(
         "data.kind=imagefolder", f"data.root={root}", "data.crop_pct=1.0",
         "run.deterministic=true", f"run.precision={precision}", "run.convolution=products", "model.dropout=0.2",

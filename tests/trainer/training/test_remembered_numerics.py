@@ -26,6 +26,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "r18-tui" / "numerics.json"
 
 
+@pytest.mark.usefixtures("narrow_network")
 def test_a_second_run_uses_the_choice_of_the_first(
     make_config: ConfigMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -85,6 +86,7 @@ def test_a_folder_that_cannot_be_written_is_no_error(make_config: ConfigMaker, t
     assert RememberedNumerics(make_config(*AUTO), CPU).find() is None
 
 
+@pytest.mark.usefixtures("narrow_network")
 def test_a_fused_choice_of_another_installation_is_timed_again(
     make_config: ConfigMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
