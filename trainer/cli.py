@@ -38,6 +38,9 @@ COMMANDS = {
     "eval": Subcommand(
         "trainer.commands.eval", "Evaluate a model on images with known classes, or compare two models.", file_names=True
     ),
+    "audit": Subcommand(
+        "trainer.commands.audit", "Find wrong labels, near copies and odd pictures in a folder of images.", file_names=True
+    ),
     "bench": Subcommand(
         "trainer.commands.bench", "Measure in two minutes how fast this machine trains each shipped configuration.",
         file_names=True,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import os
 import shlex
 import statistics
@@ -12,22 +11,19 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 from trainer.config.loader import build_config
 from trainer.config.yaml_reader import read_mapping, write_scalar
 from trainer.data.folder.suggested_config import Choice, Start, aspect_ratio, choose, short_sides
 from trainer.data.folder.survey import Survey, survey_folder
-from trainer.errors import EXIT_OK, CheckpointError, ConfigError, DataError, RunError
+from trainer.errors import EXIT_OK, ConfigError, DataError
 from trainer.host.atomic_files import write_atomically
 from trainer.host.gpu import gpu_present
 from trainer.host.progress import progress_bar
 from trainer.host.safe_text import plain_name, printable
 from trainer.host.standard_streams import write_lines
-from trainer.model.tensor_header import read_header
+from trainer.model.start_weights import find_start
 from trainer.options import add_runs_dir
-from trainer.run.folder.run_config import read_run_config
-from trainer.run.folder.run_dir import find_run
 
 _NAMED = 5  # largest number of files that the summary names of each kind
 _CLASSES_SHOWN = 20
@@ -72,23 +68,6 @@ def main(arguments: argparse.Namespace) -> int:
             [f"      (downloads ImageNet weights once, 45 MB; r18-tui doctor {file} checks whether that works here)"]
         )
     return EXIT_OK
-
-
-def find_start(reference: str | None, runs_dir: Path) -> Start:
-    """Describe the start weights: `imagenet`, `none`, a run or a file. CheckpointError when there is no such run or file."""
-    if reference in (None, "imagenet"):
-        return Start(reference="imagenet", stem="imagenet")
-    if reference == "none":
-        return Start(reference=None)
-    path = Path(reference).expanduser()
-    if not path.is_file():
-        try:
-            run_dir = find_run(str(path), runs_dir)
-        except RunError as error:
-            raise CheckpointError(f"--init-from: {error}\nGive imagenet, none, a file or a run") from None
-        config = read_run_config(run_dir)
-        return Start(reference=str(run_dir.path), stem=config.model.stem, image_size=config.data.image_size)
-    return _start_of_file(path)
 
 
 def configuration(survey: Survey, *, root: str, start: Start, gpu: bool) -> str:
@@ -140,25 +119,6 @@ def summary(survey: Survey) -> list[str]:
     lines += [f"  warning       {remark}" for remark in survey.remarks()]
     lines += [f"  warning       {name}/ has no images of {_some(missing)}" for name, missing in _missing(survey)]
     return lines
-
-
-def _start_of_file(path: Path) -> Start:
-    """Start from a file, which may record stem and image size; for other tensors the first kernel decides."""
-    if path.suffix != ".safetensors":
-        return Start(reference=str(path))
-    try:
-        tensors = read_header(path)
-        header = tensors.get("__metadata__", {})
-        if "json" in header:
-            config: dict[str, Any] = json.loads(header["json"])["config"]
-            return Start(reference=str(path), stem=config["model"]["stem"], image_size=config["data"]["image_size"])
-        if "stem" in header and "preprocess" in header:
-            size = int(json.loads(header["preprocess"])["size"])
-            return Start(reference=str(path), stem=header["stem"], image_size=size)
-        small = "conv1.weight" in tensors and tensors["conv1.weight"]["shape"][-1] == 3
-        return Start(reference=str(path), stem="cifar-maxpool" if small else "imagenet")
-    except (OSError, KeyError, ValueError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{path}: cannot be read: {error}") from error
 
 
 def _lines(choices: list[Choice]) -> Iterator[str]:

@@ -14,13 +14,14 @@ from safetensors.numpy import save_file
 from tests.conftest import FolderMaker
 from tests.support.progress import quiet
 from tests.support.running import train, view_of
-from trainer.commands.init import add_arguments, configuration, find_start, main, summary
+from trainer.commands.init import add_arguments, configuration, main, summary
 from trainer.config.loader import load_config
 from trainer.config.schema import Config
 from trainer.data.folder.held_out import hold_out
 from trainer.data.folder.suggested_config import Start
 from trainer.data.folder.survey import survey_folder
 from trainer.errors import CheckpointError, ConfigError, DataError
+from trainer.model.start_weights import find_start
 
 RANDOM = Start(reference=None)
 IMAGENET = Start(reference="imagenet", stem="imagenet")

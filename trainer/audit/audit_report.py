@@ -1,0 +1,122 @@
+"""Findings of an audit as lines for people and as tables."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from trainer.audit.audit import Audit
+from trainer.evaluation.tables import as_csv
+from trainer.host.atomic_files import write_atomically
+
+_COPIES_SHOWN = 10
+
+
+def report_lines(audit: Audit, *, top: int) -> list[str]:
+    """The findings, with the `top` most doubtful labels."""
+    pictures = audit.pictures
+    splits = Counter(pictures.splits)
+    where = ", ".join(f"{count:,} {split}" for split, count in splits.items())
+    lines = [f"{pictures.root}: {len(pictures.paths):,} pictures of {len(pictures.classes)} classes ({where})"]
+    if pictures.unreadable:
+        lines.append(f"  unreadable, not examined: {len(pictures.unreadable):,}; r18-tui init names them")
+    lines += ["", *_label_lines(audit, top), "", *_copy_lines(audit), "", *_odd_lines(audit, top)]
+    return lines
+
+
+def write_report(folder: Path, audit: Audit) -> None:
+    """Write `labels.csv`, `copies.csv`, `odd.csv` and `audit.json`; OSError when that fails."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / "labels.csv", as_csv(list(_label_table(audit))))
+    write_atomically(folder / "copies.csv", as_csv(list(_copy_table(audit))))
+    write_atomically(folder / "odd.csv", as_csv(list(_odd_table(audit))))
+    text = json.dumps(facts(audit), indent=2, ensure_ascii=False) + "\n"
+    write_atomically(folder / "audit.json", text.encode("utf-8", "backslashreplace"))
+
+
+def facts(audit: Audit) -> dict[str, object]:
+    """Numbers of the findings."""
+    doubts = audit.doubts
+    return {
+        "folder": str(audit.pictures.root),
+        "features": audit.origin,
+        "pictures": len(audit.pictures.paths),
+        "unreadable": len(audit.pictures.unreadable),
+        "doubtful_labels": int(doubts.doubtful_N.sum()),
+        "estimated_wrong_labels": round(doubts.estimated_wrong, 1),
+        "out_of_fold_accuracy": round(_accuracy(audit), 6),
+        "sets_of_copies": len(audit.copies),
+        "copies_in_several_splits": len(audit.leaks),
+        "copies_with_several_labels": len(audit.contradictions),
+        "odd_pictures": len({one.row for one in audit.odd}),
+    }
+
+
+def _accuracy(audit: Audit) -> float:
+    return float((audit.doubts.probabilities_NK.argmax(1) == audit.doubts.labels_N).mean())
+
+
+def _label_lines(audit: Audit, top: int) -> list[str]:
+    doubts, pictures = audit.doubts, audit.pictures
+    number = int(doubts.doubtful_N.sum())
+    lines = [
+        f"  labels     {number:,} doubtful; about {doubts.estimated_wrong:,.0f} of {len(pictures.paths):,} are probably wrong",
+        f"             (features of {audit.origin}; {_accuracy(audit):.1%} of the labels were predicted from the others)",
+    ]
+    for row in doubts.ranking[: min(top, number)].tolist():
+        own, other = (pictures.classes[label] for label in (doubts.labels_N[row], doubts.suggested[row]))
+        lines.append(
+            f"  {doubts.confidence[row]:7.1%} {own}, {doubts.probabilities_NK[row].max():.1%} {other}: {pictures.name(row)}"
+        )
+    return lines
+
+
+def _copy_lines(audit: Audit) -> list[str]:
+    lines = [
+        f"  copies     {len(audit.copies):,} sets of pictures that show the same; {len(audit.leaks):,} of them in several "
+        f"splits, {len(audit.contradictions):,} with several labels"
+    ]
+    worst = sorted(audit.copies, key=lambda group: (group not in audit.leaks, group not in audit.contradictions))
+    lines += ["  " + " = ".join(audit.pictures.name(row) for row in group) for group in worst[:_COPIES_SHOWN]]
+    more = len(worst) - _COPIES_SHOWN
+    return [*lines, *([f"  ... and {more:,} more sets"] if more > 0 else [])]
+
+
+def _odd_lines(audit: Audit, top: int) -> list[str]:
+    kinds = Counter(one.kind for one in audit.odd)
+    shown = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common()) or "none"
+    lines = [f"  odd        {shown}"]
+    lines += [f"  {one.kind}, {one.value}: {audit.pictures.name(one.row)}" for one in audit.odd[:top]]
+    return lines
+
+
+def _label_table(audit: Audit) -> Iterable[list[object]]:
+    doubts, pictures = audit.doubts, audit.pictures
+    yield ["path", "split", "class", "probability", "suggested", "suggested_probability", "doubtful"]
+    for row in doubts.ranking.tolist():
+        suggested = int(doubts.suggested[row])
+        yield [
+            pictures.name(row), pictures.splits[row], pictures.classes[doubts.labels_N[row]],
+            f"{doubts.confidence[row]:.6f}", pictures.classes[suggested],
+            f"{doubts.probabilities_NK[row, suggested]:.6f}", "yes" if doubts.doubtful_N[row] else "no",
+        ]  # fmt: skip
+
+
+def _copy_table(audit: Audit) -> Iterable[list[object]]:
+    yield ["path", "class", "split", "copy_of", "copy_class", "copy_split", "correlation", "mirrored"]
+    for pair in audit.pairs:
+        mirrored = "yes" if pair.is_mirrored else "no"
+        yield [*_place(audit, pair.first), *_place(audit, pair.second), f"{pair.correlation:.4f}", mirrored]
+
+
+def _odd_table(audit: Audit) -> Iterable[list[object]]:
+    yield ["path", "class", "split", "kind", "value", "score"]
+    for one in audit.odd:
+        yield [*_place(audit, one.row), one.kind, one.value, f"{one.score:.2f}"]
+
+
+def _place(audit: Audit, row: int) -> list[object]:
+    pictures = audit.pictures
+    return [pictures.name(row), pictures.classes[pictures.labels_N[row]], pictures.splits[row]]

@@ -1,0 +1,181 @@
+"""Finds pictures that show the same: resized, compressed again, cropped a little or mirrored. Torch-free.
+
+Pairs with similar hashes are candidates. Each is checked on the thumbnails: they must agree after the shift and scale of
+one of them that fits best.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.audit.picture_facts import HASH_BITS, THUMBNAIL, PictureFacts, hash_thumbnails, mirrored
+from trainer.host.progress import Progress
+
+RADIUS = 16  # most bits in which the hashes of a pair differ
+MIN_CORRELATION = 0.985  # of the thumbnails of a pair, after the best crop
+_MIN_COARSE_CORRELATION = 0.7  # of the pictures as _COARSE x _COARSE pixels
+_COARSE = 6
+_MIN_CONTRAST = 4.0  # grey values: the hash of an emptier picture is noise
+_BLOCK = 2048  # pictures compared with as many others at a time
+_CHECKED = 4096  # candidates checked at a time
+_Crop = tuple[float, float, float]
+"""Share of the side that remains, and the shares of what was cropped that lie above and to the left of it."""
+
+
+def _crops(sides: tuple[float, ...], places: tuple[float, ...]) -> tuple[_Crop, ...]:
+    return tuple((share, top, left) for share in sides for top, left in itertools.product(places, repeat=2))
+
+
+_WHOLE: _Crop = (1.0, 0.0, 0.0)
+_CENTRE: _Crop = (0.95, 0.5, 0.5)
+_STAGES = (
+    (2, (_WHOLE, *_crops((0.95, 0.9), (0.0, 0.5, 1.0))), 0.93),
+    (1, (_WHOLE, *_crops((0.975, 0.95, 0.925, 0.9), (0.0, 0.25, 0.5, 0.75, 1.0))), MIN_CORRELATION),
+)
+"""How candidates are checked: the thumbnails' reduction, their crops, the least correlation. The first rules most out quickly."""
+
+
+class Pair(NamedTuple):
+    """Two pictures that show the same."""
+
+    first: int  # row; the smaller one
+    second: int
+    correlation: float  # of their thumbnails, up to 1
+    is_mirrored: bool
+
+
+def find_pairs(facts: PictureFacts, progress: Progress) -> list[Pair]:
+    """Pairs of near copies, exact copies included, in the order of their rows."""
+    found: dict[tuple[int, int], Pair] = {}
+    usable = np.flatnonzero(facts.contrast_N >= _MIN_CONTRAST)
+    thumbnails = facts.thumbnails_NYX[usable]
+    whole = _Searched(facts.hashes_NB[usable], _coarse(thumbnails))
+    centres = hash_thumbnails(_crop(thumbnails.astype(np.float32), *_CENTRE))
+    queries = [(hashes, is_mirrored) for hashes in (whole.hashes_NB, centres) for is_mirrored in (False, True)]
+    for number, (hashes, is_mirrored) in enumerate(queries):
+        query = (
+            _Searched(mirrored(hashes), whole.coarse_NYX[:, :, ::-1])
+            if is_mirrored
+            else _Searched(hashes, whole.coarse_NYX)
+        )
+        for done, candidates in _candidates(query, whole):
+            progress("comparing pictures", (number + done) / len(queries))
+            for first, second, correlation in _checked(thumbnails, candidates, is_mirrored):
+                rows = int(usable[min(first, second)]), int(usable[max(first, second)])
+                if rows not in found or found[rows].correlation < correlation:
+                    found[rows] = Pair(*rows, correlation, is_mirrored)
+    return [found[key] for key in sorted(found)]
+
+
+def connected(pairs: list[Pair]) -> list[list[int]]:
+    """Sets of pictures that are connected by pairs, each sorted, in the order of their first picture."""
+    leaders: dict[int, int] = {}
+
+    def leader(row: int) -> int:
+        while leaders.setdefault(row, row) != row:
+            row = leaders[row]
+        return row
+
+    for first, second, *_ in pairs:
+        low, high = sorted((leader(first), leader(second)))
+        leaders[high] = low
+    members: dict[int, list[int]] = {}
+    for row in sorted(leaders):
+        members.setdefault(leader(row), []).append(row)
+    return list(members.values())
+
+
+class _Searched(NamedTuple):
+    """What candidates are found by."""
+
+    hashes_NB: NDArray[np.int8]
+    coarse_NYX: NDArray[np.float32]
+
+
+def _candidates(query: _Searched, others: _Searched) -> Iterator[tuple[float, NDArray[np.int64]]]:
+    """Pairs (row of the query, another row) that are alike at first sight, block by block, with the share done."""
+    hashes, other_hashes = query.hashes_NB.astype(np.float32), others.hashes_NB.astype(np.float32)
+    starts, least = range(0, len(hashes), _BLOCK), HASH_BITS - 2 * RADIUS
+    for done, start in enumerate(starts, 1):
+        for other in starts:
+            difference = (
+                hashes[start : start + _BLOCK] @ other_hashes[other : other + _BLOCK].T
+            )  # equal bits less the others
+            if difference.max() >= least:
+                rows = np.argwhere(difference >= least) + np.array([start, other])
+                rows = rows[rows[:, 0] != rows[:, 1]]
+                alike = (
+                    _correlation(query.coarse_NYX[rows[:, 0]], others.coarse_NYX[rows[:, 1]]) >= _MIN_COARSE_CORRELATION
+                )
+                rows = rows[alike]
+                for first in range(0, len(rows), _CHECKED):
+                    yield (done - 1) / len(starts), rows[first : first + _CHECKED]
+        yield done / len(starts), np.empty((0, 2), np.int64)
+
+
+def _coarse(thumbnails_NYX: NDArray[np.uint8]) -> NDArray[np.float32]:
+    return _reduced(thumbnails_NYX.astype(np.float32), THUMBNAIL // _COARSE)
+
+
+def _checked(
+    thumbnails_NYX: NDArray[np.uint8], candidates: NDArray[np.int64], is_mirrored: bool
+) -> Iterator[tuple[int, int, float]]:
+    """Those candidates whose thumbnails agree; the first of each, or its mirror image, is cropped to fit the second."""
+    similar = np.zeros(len(candidates), np.float32)
+    for times, crops, least in _STAGES:
+        one, other = (thumbnails_NYX[candidates[:, side]].astype(np.float32) for side in (0, 1))
+        one = one[:, :, ::-1] if is_mirrored else one
+        similar = _best_correlation(_reduced(one, times), _reduced(other, times), crops)
+        kept = similar >= least
+        candidates, similar = candidates[kept], similar[kept]
+    for (first, second), value in zip(candidates.tolist(), similar.tolist(), strict=True):
+        yield first, second, round(value, 4)
+
+
+def _best_correlation(
+    cropped_NYX: NDArray[np.float32], whole_NYX: NDArray[np.float32], crops: tuple[_Crop, ...]
+) -> NDArray[np.float32]:
+    """Largest correlation of each two images over all crops of the first; both are blurred, since crops do not fit exactly."""
+    best = np.full(len(whole_NYX), -1.0, np.float32)
+    whole_NYX = _reduced(whole_NYX, 2)
+    for crop in crops:
+        best = np.maximum(best, _correlation(_reduced(_crop(cropped_NYX, *crop), 2), whole_NYX))
+    return best
+
+
+def _crop(images_NYX: NDArray[np.float32], share: float, top: float, left: float) -> NDArray[np.float32]:
+    """A crop of each image with `share` of its side, at its old size again, by linear interpolation."""
+    rows, columns = (_interpolation(images_NYX.shape[1], share, place) for place in (top, left))
+    cropped: NDArray[np.float32] = rows @ images_NYX @ columns.T
+    return cropped
+
+
+@functools.cache
+def _interpolation(side: int, share: float, place: float) -> NDArray[np.float32]:
+    """Matrix from the pixels of an axis to those of its crop, enlarged: (side, side)."""
+    centres = (np.arange(side) + 0.5) * share + side * (1 - share) * place - 0.5
+    distances = np.abs(centres.clip(0, side - 1)[:, None] - np.arange(side)[None, :])
+    matrix: NDArray[np.float32] = np.maximum(1 - distances, 0).astype(np.float32)
+    return matrix
+
+
+def _reduced(images_NYX: NDArray[np.float32], times: int) -> NDArray[np.float32]:
+    """Images that are smaller so many times; each pixel is the mean of those it replaces."""
+    side = images_NYX.shape[1] // times
+    reduced: NDArray[np.float32] = images_NYX.reshape(-1, side, times, side, times).mean((2, 4))
+    return reduced
+
+
+def _correlation(first_NYX: NDArray[np.float32], second_NYX: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Correlation coefficient of the pixels of each two pictures."""
+    first, second = (x.reshape(len(x), x.shape[1] * x.shape[2]) for x in (first_NYX, second_NYX))
+    first, second = (x - x.mean(1, keepdims=True) for x in (first, second))
+    size = np.sqrt((first**2).sum(1) * (second**2).sum(1))
+    result: NDArray[np.float32] = (first * second).sum(1) / np.maximum(size, 1e-9)
+    return result
