@@ -33,7 +33,7 @@ from trainer.audit.picture_facts import measure_files
 from trainer.data.folder.layout import find_layout
 from trainer.host.progress import no_progress, progress_bar
 from trainer.model.start_weights import find_start
-from trainer.options import default_runs_dir
+from trainer.run.folder.run_dir import default_runs_dir
 
 COPIED = 200
 

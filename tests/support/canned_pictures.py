@@ -15,13 +15,14 @@ def tile(colour: tuple[int, int, int]) -> NDArray[np.uint8]:
     return np.full((8, 8, 3), colour, dtype=np.uint8)
 
 
-def with_pictures(run_dir: RunDir, confidence: float = 0.98) -> CannedSource:
-    """A canned run with sheets of mistakes and of training images."""
+def with_pictures(run_dir: RunDir, confidence: float = 0.98, **more: object) -> CannedSource:
+    """A canned run with sheets of mistakes, with more facts about each if given, and of training images."""
     caption = {
         "class": "[red]cat[/]",
         "predicted": "dog",
         "confidence": confidence,
         "name": "cat/a_\x1b[2Jlong_name_of_a_file.png",
+        **more,
     }
     sheet = Sheet(pixels_NHWC=np.stack([tile((255, 0, 0)), tile((0, 0, 255))]), captions=[caption, caption])
     write_sheet(run_dir.mistakes("test"), sheet)

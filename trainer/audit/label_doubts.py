@@ -9,6 +9,7 @@ Shapes: N pictures, F features, K classes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -102,7 +103,7 @@ def standardised(features_NF: Tensor) -> Tensor:
     features_NF = features_NF.float()
     spread_F = features_NF.std(0)
     features_NF = (features_NF - features_NF.mean(0)) / torch.where(spread_F > 1e-6, spread_F, 1.0)
-    return features_NF / features_NF.shape[1] ** 0.5
+    return features_NF / math.sqrt(features_NF.shape[1])
 
 
 def confident_joint(

@@ -10,19 +10,23 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainer.data.folder.decoder import decode_files
 from trainer.data.folder.layout import image_paths
-from trainer.errors import EXIT_FAILED, EXIT_OK, DataError
+from trainer.errors import EXIT_FAILED, EXIT_OK, ConfigError, DataError
 from trainer.evaluation.classifier import Classifier, open_classifier
 from trainer.evaluation.tables import csv_text
 from trainer.host.progress import Progress, progress_bar
 from trainer.host.safe_text import json_text, printable
 from trainer.host.standard_streams import write_out
 from trainer.options import add_runs_dir, add_which, positive
+
+if TYPE_CHECKING:
+    from trainer.evaluation.explanations import Explaining, Explanations
 
 _NOT_FINITE = "the model returns NaN or infinity: its weights or its mean and std are damaged"
 _WILDCARDS = frozenset("*?[")
@@ -59,6 +63,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--top", type=positive, default=1, metavar="N", help="show the N most probable classes (default: 1)"
     )
     parser.add_argument("--batch-size", type=positive, default=32, metavar="N", help="pictures at a time (default: 32)")
+    parser.add_argument(
+        "--explain", type=Path, metavar="DIR",
+        help="write each picture with the places that speak for the answer, for a run or checkpoint",
+    )  # fmt: skip
     parser.add_argument("--device", default="auto", help="for a run or checkpoint: auto, cpu, mps, cuda or cuda:N")
     add_which(parser)
     add_runs_dir(parser)
@@ -73,9 +81,10 @@ def main(arguments: argparse.Namespace) -> int:
         arguments.model, runs_dir=arguments.runs_dir, which=arguments.which, device=arguments.device
     )
     top = min(arguments.top, len(classifier.classes))
+    explanations = _explanations(arguments.explain, classifier)
     with progress_bar() as progress:
         predictions, unreadable = predict(
-            classifier, paths, batch_size=arguments.batch_size, top=top, progress=progress
+            classifier, paths, batch_size=arguments.batch_size, top=top, progress=progress, explanations=explanations
         )
     write_out(FORMATS[arguments.format](predictions))
     for path, reason in unreadable:
@@ -135,7 +144,13 @@ def _matches(argument: str) -> list[str]:
 
 
 def predict(
-    classifier: Classifier, paths: Sequence[str], *, batch_size: int, top: int, progress: Progress
+    classifier: Classifier,
+    paths: Sequence[str],
+    *,
+    batch_size: int,
+    top: int,
+    progress: Progress,
+    explanations: Explanations | None = None,
 ) -> tuple[list[Prediction], list[tuple[str, str]]]:
     """Classify files; returns predictions in the order of the paths, and the files without one, each with the reason."""
     predictions: list[Prediction] = []
@@ -150,9 +165,35 @@ def predict(
             finite_N = np.asarray(np.isfinite(probabilities_NK).all(1))
             unreadable += [(name, _NOT_FINITE) for name, finite in zip(names, finite_N, strict=True) if not finite]
             names = [name for name, finite in zip(names, finite_N, strict=True) if finite]
-            predictions += _ranked(names, probabilities_NK[finite_N], classifier.classes, top)
+            ranked = _ranked(names, probabilities_NK[finite_N], classifier.classes, top)
+            if explanations is not None and ranked:
+                _explain(explanations, ranked, pixels_NHWC[finite_N])
+            predictions += ranked
         progress("predicting", min(start + batch_size, len(paths)) / len(paths))
     return predictions, unreadable
+
+
+def _explanations(folder: Path | None, classifier: Classifier) -> Explanations | None:
+    """The writer of explanations; ConfigError when the model cannot explain, or the folder cannot be created."""
+    if folder is None:
+        return None
+    if not hasattr(classifier, "explain"):
+        raise ConfigError(
+            f"{classifier.origin}: an exported file gives answers without reasons; for --explain give the run or a checkpoint"
+        )
+    from trainer.evaluation.explanations import Explanations
+
+    try:
+        return Explanations(folder, cast("Explaining", classifier))
+    except OSError as error:
+        raise ConfigError(f"--explain: {folder}: cannot be created: {error.strerror or error}") from error
+
+
+def _explain(explanations: Explanations, ranked: list[Prediction], pixels_NHWC: NDArray[np.uint8]) -> None:
+    try:
+        explanations.write([one.path for one in ranked], pixels_NHWC, [one.ranking[0][0] for one in ranked])
+    except OSError as error:
+        raise DataError(f"{error.filename}: cannot be written: {error.strerror or error}") from error
 
 
 def as_table(predictions: Sequence[Prediction]) -> str:

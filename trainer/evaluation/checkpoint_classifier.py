@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from trainer.data.augment.augment import Normalize
 from trainer.data.folder.decoder import Decoder
 from trainer.evaluation.run_settings import settings_now
+from trainer.model.activation_map import activation_maps, heat_of, map_of
 from trainer.model.checkpoint import read_checkpoint
 from trainer.model.checkpoint_folder import CheckpointFolder
 from trainer.model.device import choose_device
@@ -40,9 +42,17 @@ class CheckpointClassifier:
         self._model = model.to(self._device).to(memory_format=torch.channels_last).eval()
         self._normalize = Normalize.of(run.mean, run.std, self._device)
 
+    def explain(self, pixels_NHWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """How much each place of an image speaks for its most probable class: uint8 (N, h, w), 0 to 255."""
+        logits_NK, maps_NKYX = activation_maps(self._model, self._images(pixels_NHWC))
+        heat: NDArray[np.uint8] = heat_of(map_of(maps_NKYX, logits_NK.argmax(1))).cpu().numpy()
+        return heat
+
     @torch.no_grad()
     def probabilities(self, pixels_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Compute the probability of each class."""
-        images_NCHW = self._normalize(torch.from_numpy(pixels_NHWC).to(self._device)).permute(0, 3, 1, 2)
-        probabilities: NDArray[np.float32] = self._model(images_NCHW).float().softmax(1).cpu().numpy()
+        probabilities: NDArray[np.float32] = self._model(self._images(pixels_NHWC)).float().softmax(1).cpu().numpy()
         return probabilities
+
+    def _images(self, pixels_NHWC: NDArray[np.uint8]) -> Tensor:
+        return self._normalize(torch.from_numpy(pixels_NHWC).to(self._device)).permute(0, 3, 1, 2)

@@ -8,7 +8,7 @@ Shapes: N images of a batch, M mistakes kept, K classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -22,6 +22,7 @@ from trainer.data.dataset import Split
 from trainer.errors import DataLostError
 from trainer.evaluation.scores import class_scores, confusions_of
 from trainer.evaluation.tables import write_class_tables
+from trainer.model.activation_map import activation_maps, heat_of, map_of
 from trainer.model.layer_stats import SilentChannels
 from trainer.model.numerics import Numerics
 
@@ -39,6 +40,7 @@ class Mistakes:
     labels: list[int]
     predicted: list[int]
     confidences: list[float]  # probabilities of the predicted classes, 0 to 1
+    heat_MYX: Tensor | None = None  # uint8, 0 to 255: how much each place speaks for the predicted class
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +88,11 @@ def evaluate(
     device: torch.device,
     poll: Callable[[float], None],
     lost: LostImages,
+    explain: bool = False,
 ) -> Evaluation:
     """Evaluate a model on every image of a split. The model is left in eval mode.
+
+    `explain` adds the class activation maps of the mistakes that are kept.
 
     `poll` gets the share done before each batch and may raise to stop. `lost` receives the images that have become
     unreadable; DataLostError when these are most of a batch, or all images.
@@ -127,7 +132,7 @@ def evaluate(
         accuracy=int(confusion_KK.diagonal().sum()) / num_evaluated,
         accuracy_tta=int(correct_tta) / num_evaluated if tta else None,
         confusion_KK=confusion_KK,
-        mistakes=mistakes.result(),
+        mistakes=_with_heat(model, mistakes.result(), normalize, numerics, device) if explain else mistakes.result(),
         silent=silent.shares(),
     )
 
@@ -137,6 +142,22 @@ def write_tables(evaluation: Evaluation, classes: tuple[str, ...], folder: Path)
     confusion_KK = evaluation.confusion_KK.numpy()
     folder.mkdir(exist_ok=True)
     write_class_tables(folder, classes, class_scores(confusion_KK), confusion_KK.tolist())
+
+
+def _with_heat(
+    model: nn.Module, mistakes: Mistakes | None, normalize: Normalize, numerics: Numerics, device: torch.device
+) -> Mistakes | None:
+    """Mistakes with the activation maps of the predicted classes."""
+    if mistakes is None:
+        return None
+    count = len(mistakes.rows)
+    # Always the same shape, for which kernels have been chosen before.
+    pixels_NHWC = functional.pad(mistakes.pixels_MHWC.to(device), (0, 0) * 3 + (0, MAX_MISTAKES - count))
+    images_NCHW = numerics.to_memory_format(normalize(pixels_NHWC).permute(0, 3, 1, 2))
+    with numerics.autocast(device):
+        maps_NKYX = activation_maps(model, images_NCHW)[1][:count]
+    predicted_M = torch.tensor(mistakes.predicted, device=device)
+    return replace(mistakes, heat_MYX=heat_of(map_of(maps_NKYX, predicted_M)).cpu())
 
 
 def _logits(model: nn.Module, images_NCHW: Tensor, numerics: Numerics) -> Tensor:

@@ -18,6 +18,7 @@ _COLUMNS = 8
 _LARGEST_SIDE = 64  # pixels: larger pictures are scaled down, since a terminal shows no more
 _CAPTION_WORDS = ("class", "predicted", "name", "mixed_with")
 _CAPTION_SHARES = ("confidence", "share")
+_LARGEST_HEAT = 64  # most places of an activation map in each direction
 _LARGEST_FILE, _LARGEST_PICTURE = 2**24, 4096
 """Largest file (bytes) and side (pixels) that are read: a run directory may come from an untrusted source."""
 _FACTS = "r18-tui"  # key of the PNG text that describes the layout and the captions
@@ -82,9 +83,26 @@ def _checked(path: Path, described: Any) -> tuple[int, list[dict[str, Any]]]:
         if not isinstance(caption, dict):
             raise ValueError(f"{path}: a caption is not a JSON object")
         words = all(isinstance(caption.get(key, ""), str) for key in _CAPTION_WORDS)
-        if not words or not all(_is_share(caption.get(key, 0.0)) for key in _CAPTION_SHARES):
+        shares = all(_is_share(caption.get(key, 0.0)) for key in _CAPTION_SHARES)
+        if not (words and shares and _is_heat(caption.get("heat", [[0]]))):
             raise ValueError(f"{path}: a caption is invalid: {caption}")
     return side, captions
+
+
+def heat_of(caption: dict[str, Any]) -> NDArray[np.uint8] | None:
+    """The activation map of a picture: uint8, 0 to 255; None where none was kept."""
+    heat = caption.get("heat")
+    return None if heat is None else np.array(heat, np.uint8)
+
+
+def _is_heat(value: Any) -> bool:
+    """Whether a value is a map: rows of the same number of whole numbers from 0 to 255."""
+    if not isinstance(value, list) or not 0 < len(value) <= _LARGEST_HEAT:
+        return False
+    if not all(isinstance(row, list) and 0 < len(row) <= _LARGEST_HEAT for row in value):
+        return False
+    numbers = all(isinstance(number, int) and 0 <= number <= 255 for row in value for number in row)
+    return numbers and len({len(row) for row in value}) == 1
 
 
 def _is_share(value: Any) -> bool:

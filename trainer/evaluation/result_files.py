@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -115,7 +116,7 @@ def _at(step: int, sheet: Sheet) -> Sheet:
 
 
 def _sheet_of(mistakes: Mistakes, classes: tuple[str, ...], images: Split, split: str) -> Sheet:
-    captions = [
+    captions: list[dict[str, Any]] = [
         {
             "class": classes[label],
             "predicted": classes[predicted],
@@ -126,6 +127,9 @@ def _sheet_of(mistakes: Mistakes, classes: tuple[str, ...], images: Split, split
             mistakes.labels, mistakes.predicted, mistakes.confidences, mistakes.rows, strict=True
         )
     ]
+    if mistakes.heat_MYX is not None:
+        for caption, heat_YX in zip(captions, mistakes.heat_MYX.tolist(), strict=True):
+            caption["heat"] = heat_YX
     return Sheet(pixels_NHWC=mistakes.pixels_MHWC.to(torch.uint8).numpy(), captions=captions)
 
 

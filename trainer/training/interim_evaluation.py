@@ -76,7 +76,7 @@ class InterimEvaluator:
             lambda batch_size: evaluate(
                 model, self.data.dataset.splits[split], normalize=self.data.normalize, numerics=self.train_step.numerics,
                 num_classes=len(self.data.dataset.classes), batch_size=batch_size, tta=self.config.eval.tta == "flip",
-                device=self.device, poll=self.hooks.poll, lost=self.lost,
+                device=self.device, poll=self.hooks.poll, lost=self.lost, explain=True,
             ),
         )  # fmt: skip
         step = self.state.step if checkpoint is None else checkpoint.step

@@ -51,6 +51,7 @@ class RunKeys:
             "find_lr": self._find_lr,
             "log_scale": self._toggle_log_scale,
             "smoothing": self._next_smoothing,
+            "heat": self._toggle_heat,
             "zoom": self._toggle_zoom,
             "next_pane": partial(self._move_focus, 1),
             "previous_pane": partial(self._move_focus, -1),
@@ -171,6 +172,12 @@ class RunKeys:
         run.scene.log_scale = not run.scene.log_scale
         run.show_message(f"loss axis {'logarithmic' if run.scene.log_scale else 'linear'}")
         run.screen.draw_next("loss", "m-loss")
+
+    def _toggle_heat(self) -> None:
+        run = self._runs.current
+        run.scene.heat = not run.scene.heat
+        run.show_message(f"heat maps over pictures {'on' if run.scene.heat else 'off'}")
+        run.screen.draw_next("page-mistakes", "page-training")
 
     def _next_smoothing(self) -> None:
         run = self._runs.current

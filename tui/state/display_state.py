@@ -40,6 +40,7 @@ class DisplayState:
     glyphs: Glyphs = UNICODE
     smoothing: float = 0.9  # beta of the smoothed curves, 0 for none
     log_scale: bool = False  # whether the loss axis is logarithmic
+    heat: bool = False  # whether pictures show which places speak for the class
     axis: str = "epoch"  # unit below curves, one of `tui.drawing.step_axis.AXES`
     viewport: Viewport = field(default_factory=Viewport)
     compared: tuple[Compared, ...] = ()  # other runs, whose held-out curves are drawn below those of this one

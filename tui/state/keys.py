@@ -149,6 +149,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("detach", "d,ctrl+z", "detach", "Leave the screen; training continues.", _detach, bar=1),
     Action("log_scale", "y", "log", "Logarithmic loss axis on or off.", bar=2),
     Action("smoothing", "s", "smooth", "Smoothing of the curves: none, light, strong.", bar=2),
+    Action("heat", "h", "heat map", "On pages 7 and 8: which places of a picture speak for its class, on or off."),
     Action("zoom_in", "plus,equals_sign", "closer", "Fewer steps in all curves.", on_screen=True),
     Action("zoom_out", "minus", "wider", "More steps in all curves.", on_screen=True),
     Action("pan_left", "less_than_sign,shift+left", "earlier", "Earlier steps in all curves.", on_screen=True),

@@ -19,6 +19,8 @@ from tui.widgets.pane import PaneApp, exact
 from tui.widgets.scroll_pane import TablePane
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from PIL.Image import Image
 
     from trainer.evaluation.picture_sheet import Sheet
@@ -42,7 +44,7 @@ class PicturePane(TablePane):
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:  # noqa: A002 - Textual's name
         super().__init__(id=id, classes=classes)
         self._read: tuple[PicturesSaved | None, Sheet | None, str] = (None, None, "")
-        self._tiles: dict[tuple[int, int, str], list[Row]] = {}
+        self._tiles: dict[tuple[int, int, str, bool], list[Row]] = {}
         self._overlays_shown: tuple[object, ...] = ()
         self._overlays_wanted: tuple[object, ...] = ()
 
@@ -79,9 +81,11 @@ class PicturePane(TablePane):
         shown, place = self.in_sight(groups, (height - 2) // (side // 2 + _CAPTION))
         method = self._drawing_method(scene)
         if method in (KITTY, SIXEL):
-            self._overlays_wanted = event, side, tuple(shown), method, cell_size()
-        body = [row for group in shown for row in self._row_of_tiles(sheet, group, side, method)]
+            self._overlays_wanted = event, side, tuple(shown), method, cell_size(), scene.heat
+        body = [row for group in shown for row in self._row_of_tiles(sheet, group, side, method, heat=scene.heat)]
         right: Row = [(self.figures(event, sheet), "dim")]
+        if any("heat" in caption for caption in sheet.captions):
+            right.append(("  h picture" if scene.heat else "  h heat map", "dim"))
         if place:
             right.append((f"  rows {place.strip()}", "dim"))
         return self.frame(scene.glyphs, title, right, body, width, height, bottom=event.path)
@@ -105,24 +109,25 @@ class PicturePane(TablePane):
         sheet, cell = self._read[1], cell_size()
         if not self._overlays_wanted or sheet is None or cell is None:
             return
-        _, side, groups, method, _ = cast("tuple[object, int, tuple[range, ...], str, object]", self._overlays_wanted)
+        wanted = cast("tuple[object, int, tuple[range, ...], str, object, bool]", self._overlays_wanted)
+        _, side, groups, method, _, heat = wanted
         for row, group in enumerate(groups):
             for column, index in enumerate(group):
-                overlay = picture_widget(method, _enlarged(sheet, index, side, cell), cell)
+                overlay = picture_widget(method, _enlarged(sheet, index, side, cell, heat=heat), cell)
                 overlay.styles.position = "absolute"
                 overlay.styles.offset = 2 + column * (side + _GAP), 1 + row * (side // 2 + _CAPTION)
                 overlay.styles.width, overlay.styles.height = side, side // 2
                 self.mount(overlay)
 
-    def _row_of_tiles(self, sheet: Sheet, group: range, side: int, method: str) -> list[Row]:
+    def _row_of_tiles(self, sheet: Sheet, group: range, side: int, method: str, *, heat: bool) -> list[Row]:
         rows: list[Row] = [[] for _ in range(side // 2 + _CAPTION)]
         for index in group:
-            key = index, side, method
+            key = index, side, method, heat
             if key not in self._tiles:
                 caption = sheet.captions[index]
                 name = _end_of(fmt.printable(str(caption.get("name", ""))), side)
                 lines = [*(exact(line, side) for line in self.captions(caption)), [(name, "dim")]]
-                self._tiles[key] = [*_tile(sheet, index, side, method), *lines]
+                self._tiles[key] = [*_tile(sheet, index, side, method, heat=heat), *lines]
             for row, cells in zip(rows, self._tiles[key], strict=True):
                 row += [*cells, (" " * _GAP, "text")]
         return rows
@@ -198,15 +203,28 @@ def _tile_width(pictures: int, width: int, height: int) -> int:
     return side
 
 
-def _enlarged(sheet: Sheet, index: int, side: int, cell: tuple[int, int]) -> Image:
+def _enlarged(sheet: Sheet, index: int, side: int, cell: tuple[int, int], *, heat: bool) -> Image:
     """A picture scaled to the terminal's pixels."""
     from PIL import Image
 
-    picture = Image.fromarray(sheet.pixels_NHWC[index].copy())
+    picture = Image.fromarray(_shown(sheet, index, heat=heat, in_colour=True).copy())
     return picture.resize((side * cell[0], side // 2 * cell[1]), Image.Resampling.BICUBIC)
 
 
-def _tile(sheet: Sheet, index: int, side: int, method: str) -> list[Row]:
+def _shown(sheet: Sheet, index: int, *, heat: bool, in_colour: bool) -> NDArray[np.uint8]:
+    """The pixels of a picture, with its activation map over them where `heat` is on and one was kept."""
+    from trainer.evaluation.heat import coloured, spotlit
+    from trainer.evaluation.picture_sheet import heat_of
+
+    pixels_HWC: NDArray[np.uint8] = sheet.pixels_NHWC[index]
+    heat_YX = heat_of(sheet.captions[index]) if heat else None
+    if heat_YX is None:
+        return pixels_HWC
+    shown: NDArray[np.uint8] = (coloured if in_colour else spotlit)(pixels_HWC, heat_YX)
+    return shown
+
+
+def _tile(sheet: Sheet, index: int, side: int, method: str, *, heat: bool) -> list[Row]:
     """The cells of a picture; blank where the terminal draws over them."""
     if method in (KITTY, SIXEL):
         return [[(" " * side, "text")]] * (side // 2)
@@ -214,7 +232,7 @@ def _tile(sheet: Sheet, index: int, side: int, method: str) -> list[Row]:
 
     from trainer.evaluation.picture_sheet import resized
 
-    pixels_HWC = np.asarray(resized(sheet.pixels_NHWC[index], side))
+    pixels_HWC = np.asarray(resized(_shown(sheet, index, heat=heat, in_colour=method == BLOCKS), side))
     if method == BLOCKS:
         # Sixteen shades per colour: more cannot be seen at this size, and neighbours become equal.
         shades = (pixels_HWC.astype(int) & 0xF0) | 0x08

@@ -27,13 +27,23 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from tests.conftest import TINY, needs_exporter, write_colours
+from tests.conftest import TINY, FolderMaker, needs_exporter, write_colours
 from tests.support.progress import quiet
 from tests.support.running import train
-from trainer.commands.predict import Prediction, add_arguments, as_csv, as_json, as_table, find_images, main, predict
+from trainer.commands.predict import (
+    Prediction,
+    _explanations,
+    add_arguments,
+    as_csv,
+    as_json,
+    as_table,
+    find_images,
+    main,
+    predict,
+)
 from trainer.config.loader import build_config
 from trainer.data.folder.decoder import Decoder
-from trainer.errors import CheckpointError, DataError, RunError
+from trainer.errors import CheckpointError, ConfigError, DataError, RunError
 from trainer.evaluation.classifier import OnnxClassifier, open_classifier
 from trainer.evaluation.tables import csv_text
 from trainer.run.folder.run_dir import RunDir
@@ -366,3 +376,36 @@ def test_the_documented_client_preprocesses_images_like_the_decoder(
     runpy.run_path(str(tmp_path / "example.py"))
     (input_NCHW,) = RecordingSession.inputs
     assert np.array_equal(input_NCHW[0].transpose(1, 2, 0).round(), decoder(tmp_path / "picture.png"))
+
+
+def test_explanations_are_pictures_beside_their_heat(
+    trained: Callable[[str], tuple[Path, RunDir]], make_folder: FolderMaker, tmp_path: Path
+) -> None:
+    run = trained("crop")[1]
+    root = make_folder("more")
+    shutil.copytree(root / "test" / "red", root / "again")
+    paths = [
+        str(root / "test" / "red" / "000.png"),
+        str(root / "again" / "000.png"),
+        str(root / "test" / "blue" / "001.png"),
+    ]
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    assert main(parser.parse_args([str(run.path), *paths, "--explain", str(tmp_path / "why")])) == 0
+    assert [path.name for path in sorted((tmp_path / "why").iterdir())] == [
+        "000-red-2.png", "000-red.png", "001-blue.png",
+    ]  # fmt: skip
+    classifier = open_classifier(str(run.path), runs_dir=tmp_path, which="default", device="cpu")
+    seen = classifier.decoder(paths[2])
+    with Image.open(tmp_path / "why" / "001-blue.png") as image:
+        pixels = np.asarray(image.convert("RGB"))
+    side = pixels.shape[0]
+    assert pixels.shape == (side, 2 * side, 3)
+    assert np.array_equal(pixels[:: side // len(seen), : side : side // len(seen)], seen)
+    assert not np.array_equal(pixels[:, :side], pixels[:, side:])
+
+
+def test_an_exported_file_gives_no_explanations(model: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="gives answers without reasons"):
+        _explanations(tmp_path / "why", OnnxClassifier(Path(model)))
+    assert not (tmp_path / "why").exists()

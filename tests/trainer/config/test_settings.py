@@ -199,7 +199,7 @@ def test_every_command_uses_the_current_settings(
     for which in ("latest", "best", "default"):
         command.export_run(run, command.ExportOptions(which=which), lambda _: None)
         export = exports[-1]
-        assert (export._formats, export._exported.embed, export._exported.config.export.opset) == (
+        assert (export._formats, export._source.embed, export._source.config.export.opset) == (
             ["safetensors"],
             True,
             18,

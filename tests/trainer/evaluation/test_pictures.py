@@ -134,7 +134,9 @@ def test_a_file_that_is_not_a_sheet_is_refused(tmp_path: Path) -> None:
         {}, [], 7, {"captions": [{}]}, {"side": 0, "captions": [{}]}, {"side": 6, "captions": []},
         {"side": 9, "captions": [{}] * 3}, {"side": 6, "captions": [{}] * 4}, {"side": 6, "captions": ["x"]},
         {"side": 6, "captions": [{"confidence": "high"}]}, {"side": 6, "captions": [{"class": 3}]},
-        {"side": 6, "captions": [{"share": 7}]},
+        {"side": 6, "captions": [{"share": 7}]}, {"side": 6, "captions": [{"heat": 3}]},
+        {"side": 6, "captions": [{"heat": []}]}, {"side": 6, "captions": [{"heat": [[1, 2], [3]]}]},
+        {"side": 6, "captions": [{"heat": [[1, 256]]}]}, {"side": 6, "captions": [{"heat": [[0] * 65]}]},
     ],
     ids=str,
 )  # fmt: skip

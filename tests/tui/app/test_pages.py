@@ -281,6 +281,25 @@ async def test_mistakes_and_training_images_are_shown_as_pictures(dashboard: Das
         await see(pilot, "30 % airplane")
 
 
+async def test_h_shows_which_places_speak_for_the_prediction(dashboard: Dashboard, tmp_path: Path) -> None:
+    async with dashboard(with_pictures(RunDir(tmp_path), heat=[[255, 0], [0, 0]])) as (app, pilot):
+
+        def colours() -> set[str]:
+            pane = app.current.screen.query_one("#page-mistakes", Pane)
+            return {
+                str(segment.style) for line in range(2, 8) for segment in pane.render_line(line) if "▀" in segment.text
+            }
+
+        await pilot.press("7")
+        await settle(pilot, partial(shows, app, "h heat map"), "the pictures")
+        plain = colours()
+        await pilot.press("h")
+        await settle(pilot, partial(shows, app, "h picture"), "their heat maps")
+        assert len(colours()) > len(plain) + 4
+        await pilot.press("h")
+        await settle(pilot, lambda: colours() == plain, "the pictures again")
+
+
 async def test_newer_pictures_replace_older_ones(dashboard: Dashboard, tmp_path: Path) -> None:
     source = with_pictures(RunDir(tmp_path))
     async with dashboard(source) as (app, pilot):
