@@ -21,6 +21,9 @@ from trainer.data.image_folder import FolderSplit
 from trainer.data.prepare import PreparedData
 from trainer.evaluation.picture_sheet import Sheet
 from trainer.evaluation.result_files import name_of
+from trainer.model.activation_map import activation_maps, heat_of, map_of
+from trainer.model.resnet import build_model
+from trainer.training.snapshot import TensorCopy
 
 _CPU = torch.device("cpu")
 SHOWN = 32
@@ -43,8 +46,8 @@ class TrainingImages:
         return True
 
 
-def training_images(data: PreparedData, config: Config, plan: BatchPlan, epoch: int) -> Sheet:
-    """The first images of an epoch (from 0), computed on the CPU."""
+def training_images(data: PreparedData, config: Config, plan: BatchPlan, epoch: int, weights: TensorCopy) -> Sheet:
+    """The first images of an epoch (from 0), with the activation maps of their classes, computed on the CPU."""
     split, classes = data.dataset.splits["train"], data.dataset.classes
     first, batch = plan.rows_of(plan.order(epoch), 0)
     # Each image is mixed with the one before it; the first one with the last of the batch.
@@ -66,9 +69,24 @@ def training_images(data: PreparedData, config: Config, plan: BatchPlan, epoch: 
         shown_NCHW = mix(shown_NCHW, images_NCHW[:-1])
         for caption, share, other in zip(captions, mix.share_N.tolist(), names, strict=False):
             caption |= {"share": round(share, 3), "mixed_with": other}
+    for caption, heat_YX in zip(
+        captions, _heat(data, config, weights, shown_NCHW, split.labels_N[rows[1:]]), strict=True
+    ):
+        caption["heat"] = heat_YX
     return Sheet(
         pixels_NHWC=_pixels(shown_NCHW, normalize).numpy(), captions=captions, facts={"size": images_NCHW.shape[-1]}
     )
+
+
+def _heat(
+    data: PreparedData, config: Config, weights: TensorCopy, images_NCHW: Tensor, labels_N: Tensor
+) -> list[list[list[int]]]:
+    """How much each place of an image speaks for its class, 0 to 255."""
+    model = build_model(config.model, len(data.dataset.classes), config.run.seed)
+    model.load_state_dict(weights.fetched())
+    maps_NKYX = activation_maps(model.eval(), images_NCHW)[1]
+    heat: list[list[list[int]]] = heat_of(map_of(maps_NKYX, labels_N)).tolist()
+    return heat
 
 
 def _readable(split: Split, rows: list[int]) -> tuple[Tensor, list[int]]:

@@ -16,25 +16,37 @@ from trainer.model.device import side_stream
 _LOSS_SCALE = "loss_scale"
 
 
-class Snapshot:
-    """The state at one point of the device's work; `completed` waits until it has arrived on the CPU.
+class TensorCopy:
+    """Copies of tensors at one point of the device's work; `fetched` waits until they have arrived on the CPU.
 
     The tensors are cloned on their device, beside which training goes on; where that has no room, the caller waits.
     """
 
-    def __init__(
-        self, tensors: dict[str, Tensor], run: RunRecord, state: StateRecord, loss_scale_2: Tensor | None
-    ) -> None:
-        self._run, self._state = run, state
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         tensors = {name: tensor.detach() for name, tensor in tensors.items()}
-        if loss_scale_2 is not None:
-            tensors[_LOSS_SCALE] = loss_scale_2  # read with the others, since reading it alone would be a wait
         self._cloned: torch.cuda.Event | None = None
         clones = _clones(tensors) if any(tensor.is_cuda for tensor in tensors.values()) else None
         if clones is not None:
             self._cloned = torch.cuda.Event()
             self._cloned.record()
         self._tensors = clones or {name: tensor.to("cpu", copy=True) for name, tensor in tensors.items()}
+
+    def fetched(self) -> dict[str, Tensor]:
+        """The copies, on the CPU, once they have arrived there. For any thread, but one at a time."""
+        if self._cloned is not None:
+            self._tensors, self._cloned = _fetched(self._tensors, self._cloned), None
+        return self._tensors
+
+
+class Snapshot:
+    """The state at one point of the device's work; `completed` waits until it has arrived on the CPU."""
+
+    def __init__(
+        self, tensors: dict[str, Tensor], run: RunRecord, state: StateRecord, loss_scale_2: Tensor | None
+    ) -> None:
+        self._run, self._state = run, state
+        # Read with the others, since reading the loss scale alone would be a wait.
+        self._copy = TensorCopy(tensors if loss_scale_2 is None else tensors | {_LOSS_SCALE: loss_scale_2})
 
     @property
     def step(self) -> int:
@@ -43,10 +55,8 @@ class Snapshot:
 
     def completed(self) -> Checkpoint:
         """The checkpoint, on the CPU, once its tensors have arrived there. For any thread, but one at a time."""
-        if self._cloned is not None:
-            self._tensors, self._cloned = _fetched(self._tensors, self._cloned), None
         # safetensors refuses channels_last tensors.
-        tensors = {name: tensor.contiguous() for name, tensor in self._tensors.items()}
+        tensors = {name: tensor.contiguous() for name, tensor in self._copy.fetched().items()}
         scale = tensors.pop(_LOSS_SCALE, None)
         return Checkpoint(tensors, self._run, replace(self._state, loss_scale=[] if scale is None else scale.tolist()))
 

@@ -20,6 +20,7 @@ from trainer.data.dataset import ResidentSplit
 from trainer.evaluation.evaluate import MAX_MISTAKES, MistakeCollector, Mistakes
 from trainer.evaluation.picture_sheet import Sheet, read_sheet, write_sheet
 from trainer.evaluation.result_files import EvaluationFiles, name_of
+from trainer.model.activation_map import activation_maps, heat_of, map_of
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.event import Event
 from trainer.run.log.result_events import PicturesSaved
@@ -29,6 +30,7 @@ from trainer.training.batch_source import plan_of
 from trainer.training.build import build_trainer
 from trainer.training.callbacks import LoopCallbacks
 from trainer.training.loop import Trainer
+from trainer.training.snapshot import TensorCopy
 
 CPU = torch.device("cpu")
 
@@ -186,7 +188,7 @@ def test_the_shown_training_images_are_those_of_the_step(folder_config: Config, 
         trainer.train_step.prepare(0)
         trainer.train_step(batch, epoch=epoch, lr=0.1, metrics_3=torch.zeros(3))
         plan = plan_of(config, trainer.data.dataset.splits["train"].labels_N)
-        sheet = training_images(trainer.data, config, plan, epoch)
+        sheet = training_images(trainer.data, config, plan, epoch, TensorCopy(trainer.state.model.state_dict()))
         count = min(SHOWN, len(batch))
         normalize = trainer.data.normalize
         trained = seen[0][:count].permute(0, 2, 3, 1) * normalize.std_C + normalize.mean_C
@@ -200,6 +202,9 @@ def test_the_shown_training_images_are_those_of_the_step(folder_config: Config, 
             others = [classes[label] for label in batch.labels_N.roll(1)[:count]]
             assert [caption["mixed_with"] for caption in sheet.captions] == others
         assert all("/" in caption["name"] for caption in sheet.captions), "folder and file"
+        maps = activation_maps(trainer.state.model.eval(), seen[0][:count])[1]
+        heat = heat_of(map_of(maps, batch.labels_N[:count])).int()
+        assert (heat - torch.tensor([caption["heat"] for caption in sheet.captions])).abs().max() <= 2
     trainer.batches.close()
 
 
@@ -308,12 +313,13 @@ def test_a_lost_image_is_not_shown_among_training_images(folder_config: Config) 
     trainer = folder_trainer(config)
     images = trainer.data.dataset.splits["train"]
     plan = plan_of(config, images.labels_N)
-    whole = training_images(trainer.data, config, plan, 0)
+    weights = TensorCopy(trainer.state.model.state_dict())
+    whole = training_images(trainer.data, config, plan, 0, weights)
     assert len(whole.captions) == 32
     assert images.paths is not None
     lost = int(plan.order(0)[4])
     Path(images.paths[lost]).unlink()
-    shown = training_images(trainer.data, config, plan, 0)
+    shown = training_images(trainer.data, config, plan, 0, weights)
     expected = [caption["name"] for caption in whole.captions if caption["name"] not in images.paths[lost]]
     assert [caption["name"] for caption in shown.captions] == expected
     trainer.batches.close()
