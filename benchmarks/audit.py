@@ -1,6 +1,7 @@
 """How many planted wrong labels and near copies `r18-tui audit` finds in a folder of images, and how long it takes.
 
     python -m benchmarks.audit FOLDER --features WHAT [--shares 0.05 0.2] [--seeds 3] [--most 5000]
+    python -m benchmarks.audit --compare 100000
 
 FOLDER has train/ and val/ and/or test/; the labels of all of its pictures are taken to be right. WHAT is a run, a file or
 `imagenet`. Some labels are changed, to any other class or between the two classes that are confused most; the first N of
@@ -29,7 +30,7 @@ from trainer.audit import label_doubts
 from trainer.audit.backbone import Backbone
 from trainer.audit.label_doubts import find_doubts
 from trainer.audit.near_copies import connected, find_pairs
-from trainer.audit.picture_facts import measure_files
+from trainer.audit.picture_facts import PictureFacts, hash_thumbnails, measure_files
 from trainer.data.folder.layout import find_layout
 from trainer.host.progress import no_progress, progress_bar
 from trainer.model.start_weights import find_start
@@ -64,12 +65,17 @@ CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--features", required=True)
+    parser.add_argument("folder", type=Path, nargs="?")
+    parser.add_argument("--features")
+    parser.add_argument("--compare", type=int, metavar="N", help="only measure the comparison of N random hashes")
     parser.add_argument("--shares", type=float, nargs="+", default=[0.05, 0.2])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--most", type=int, default=5000, help="pictures that are examined, drawn at random")
     arguments = parser.parse_args()
+    if arguments.compare:
+        return _compare(arguments.compare)
+    if arguments.folder is None or arguments.features is None:
+        parser.error("give a folder and --features")
     layout = find_layout(arguments.folder)
     files = [file for split in layout.files.values() for file in split]
     chosen = np.random.default_rng(0).permutation(len(files))[: arguments.most]
@@ -84,6 +90,24 @@ def main() -> int:
         assert len(kept) == len(paths)
         groups = _copies(paths, progress)
     _labels(features_NF, labels_N, groups, layout.classes, arguments.shares, arguments.seeds)
+    return 0
+
+
+def _compare(number: int) -> int:
+    """Print the time to compare so many pictures, of which one in a hundred is a copy of another."""
+    drawn = np.random.default_rng(0)
+    thumbnails_NYX = drawn.integers(0, 256, (number, 6, 6), dtype=np.uint8).repeat(8, 1).repeat(8, 2)
+    copies = number // 100
+    thumbnails_NYX[:copies] = thumbnails_NYX[copies : 2 * copies]
+    ones = np.ones(number)
+    facts = PictureFacts(
+        thumbnails_NYX, hash_thumbnails(thumbnails_NYX), ones.astype(int), ones.astype(int), ones, 50 * ones, ones
+    )
+    began = time.perf_counter()
+    pairs = find_pairs(facts, no_progress)
+    print(
+        f"{number:,} pictures compared in {time.perf_counter() - began:.1f} s: {len(pairs):,} pairs, {copies:,} planted"
+    )
     return 0
 
 

@@ -9,10 +9,11 @@ import time
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainer.errors import EXIT_OK, DiskError
-from trainer.evaluation.picture_sheet import Sheet, read_sheet, resized
+from trainer.evaluation.heat import coloured
+from trainer.evaluation.picture_sheet import Sheet, heat_of, read_sheet, resized
 from trainer.host.atomic_files import write_atomically
 from trainer.host.standard_streams import write_out
 from trainer.options import add_runs_dir
@@ -26,6 +27,10 @@ from tui.drawing.svg_curves import WIDTH, Curve, svg
 from tui.state.class_results import ClassResult, class_results, worst_pairs
 from tui.state.run_port import fold_new_events
 from tui.state.summary import summary
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 _MATRIX_CLASSES = 40  # above this the matrix is too fine to read, and only the worst pairs are listed
 
@@ -218,18 +223,25 @@ def _pictures(view: RunView, run_dir: RunDir) -> list[str]:
 
 
 def _tile(sheet: Sheet, index: int) -> str:
-    file = io.BytesIO()
-    resized(sheet.pixels_NHWC[index], min(sheet.pixels_NHWC.shape[1], 64)).save(file, "png")
+    """A picture, below it the places that speak for its class, and its caption."""
     caption: dict[str, Any] = sheet.captions[index]
+    pixels_HWC, heat_YX = sheet.pixels_NHWC[index], heat_of(caption)
+    images = _image(pixels_HWC) + ("" if heat_YX is None else _image(coloured(pixels_HWC, heat_YX)))
     words = str(caption.get("class", "?"))
     if "predicted" in caption:
         words += f" as {caption['predicted']} {100 * float(caption.get('confidence', 0)):.0f} %"
     elif "mixed_with" in caption:
         percent = round(100 * float(caption.get("share", 1)))
         words = f"{percent} % {words}, {100 - percent} % {caption['mixed_with']}"
-    source = base64.b64encode(file.getvalue()).decode()
     name = f'<span class="dim">{_safe(str(caption.get("name", "")))}</span>'
-    return f'<div><img alt="" src="data:image/png;base64,{source}">{_safe(words)}<br>{name}</div>'
+    return f"<div>{images}{_safe(words)}<br>{name}</div>"
+
+
+def _image(pixels_HWC: NDArray[np.uint8]) -> str:
+    file = io.BytesIO()
+    resized(pixels_HWC, min(pixels_HWC.shape[0], 64)).save(file, "png")
+    source = base64.b64encode(file.getvalue()).decode()
+    return f'<img alt="" src="data:image/png;base64,{source}">'
 
 
 def _messages(view: RunView) -> str:

@@ -79,6 +79,15 @@ def test_a_page_has_all_parts_of_the_run(tmp_path: Path) -> None:
     assert len(page.links) == 3
 
 
+def test_heat_maps_are_below_their_pictures(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("run: {name: demo}\n")
+    plain = page_of(with_pictures(RunDir(tmp_path)), RunDir(tmp_path)).links
+    page = page_of(with_pictures(RunDir(tmp_path), heat=[[255, 0], [0, 0]]), RunDir(tmp_path))
+    assert len(page.links) == len(plain) + 2, "of each mistake"
+    assert page.links[0] == plain[0]
+    assert page.links[1] not in plain
+
+
 def test_wide_tables_can_be_scrolled(tmp_path: Path) -> None:
     view = RunView()
     replay(view, training_run().read())
