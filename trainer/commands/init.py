@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
+from trainer.audit.survey_copies import copies_in
 from trainer.config.loader import build_config
 from trainer.config.yaml_reader import read_mapping, write_scalar
 from trainer.data.folder.suggested_config import Choice, Start, aspect_ratio, choose, short_sides
@@ -52,9 +53,15 @@ def main(arguments: argparse.Namespace) -> int:
     start = find_start(arguments.init_from, arguments.runs_dir)
     with progress_bar() as progress:
         survey = survey_folder(root, progress)
+        copies = copies_in(survey, progress)
     survey.require_images_per_class(2)
     text = configuration(survey, root=arguments.folder, start=start, gpu=gpu_present())
     write_lines(summary(survey))
+    write_lines(
+        copies.lines()
+        if copies is not None
+        else [f"  near copies   not looked for: r18-tui audit {arguments.folder} does"]
+    )
     try:
         write_atomically(target, text.encode(), private=False)
     except OSError as error:

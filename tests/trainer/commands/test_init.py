@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 from tests.conftest import FolderMaker
 from tests.support.progress import quiet
 from tests.support.running import train, view_of
+from tests.support.scenes import scene
 from trainer.commands.init import add_arguments, configuration, main, summary
 from trainer.config.loader import load_config
 from trainer.config.schema import Config
@@ -195,3 +196,25 @@ def test_a_folder_name_that_is_not_utf_8_is_refused(make_folder: FolderMaker) ->
     survey = survey_folder(make_folder(per_class=2), quiet)
     with pytest.raises(DataError, match="is not named in UTF-8; rename the folder"):
         configuration(survey, root="caf\udce9", start=RANDOM, gpu=False)
+
+
+def test_near_copies_are_counted_and_those_across_splits_are_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number in range(12):
+        folder = tmp_path / "photos" / ("test" if number > 7 else "train") / f"class{number % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        scene(number).save(folder / f"{number}.png")
+    scene(2).resize((60, 45)).save(tmp_path / "photos/train/class0/again.png")
+    scene(3).resize((60, 45)).save(tmp_path / "photos/test/class1/leak.png")
+    shutil.copy(tmp_path / "photos/train/class0/0.png", tmp_path / "photos/train/class0/same.png")
+    assert init("photos") == 0
+    lines = capsys.readouterr().out.splitlines()
+    (near,) = [line for line in lines if line.startswith("  near copies")]
+    assert "2 pairs of pictures show the same: " in near
+    assert "train/class0/2.png = train/class0/again.png" in near
+    assert "same.png" not in near, "an equal file is counted as a copy already"
+    (leak,) = [line for line in lines if "lie in different splits" in line]
+    assert "1 of these pairs" in leak
+    assert "train/class1/3.png = test/class1/leak.png" in leak
