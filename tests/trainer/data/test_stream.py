@@ -20,42 +20,16 @@ import pytest
 import torch
 
 from tests.conftest import FolderMaker
+from tests.support.streams import CPU, PLAN, Warnings, assert_equal_to_memory, assert_same, epoch_of, train_split
 from tests.support.unreliable_decoders import BlockingDecoder, DeadlyDecoder
-from trainer.data import image_folder
 from trainer.data.batches import stream
-from trainer.data.batches.batches import Batch, BatchPlan, evaluation_batches
-from trainer.data.batches.lost_images import LostImages
+from trainer.data.batches.batches import Batch, BatchPlan
 from trainer.data.batches.resident import ResidentBatches
-from trainer.data.batches.stream import StreamedBatches
 from trainer.data.batches.worker_pool import WorkerWatch
 from trainer.data.dataset import ResidentSplit
 from trainer.data.folder.decoder import Decoder
 from trainer.data.image_folder import FolderSplit, PixelStorage, load_image_folder
 from trainer.errors import DataLostError
-
-CPU = torch.device("cpu")
-PLAN = BatchPlan(num_images=36, batch_size=8, drop_last=False, smallest=2, seed=3)
-WHOLE = BatchPlan(num_images=36, batch_size=36, drop_last=False, smallest=2, seed=3)
-
-
-@pytest.fixture(autouse=True)
-def no_long_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Disable the warning about long waits, which a busy machine would cause; the test of it sets its own limit."""
-    monkeypatch.setattr(stream, "_LONG_WAIT_S", 3600.0)
-
-
-class Warnings(list[str]):
-    """Collects warnings."""
-
-    def stream(self, split: FolderSplit, plan: BatchPlan = PLAN, workers: int = 1, epochs: int = 3) -> StreamedBatches:
-        return StreamedBatches(
-            split, plan, CPU, workers=workers, epochs=epochs, warn=self.append, lost=LostImages(self.append)
-        )
-
-
-def train_split(root: Path, keep: PixelStorage = PixelStorage.STREAM) -> Any:
-    decoder = Decoder(image_size=8, crop_pct=1.0)
-    return load_image_folder(root, decoder=decoder, keep=lambda _: keep, progress=lambda *_: None).splits["train"]
 
 
 def deadly(root: Path, *, times: int, how: int = signal.SIGKILL) -> FolderSplit:
@@ -66,26 +40,6 @@ def deadly(root: Path, *, times: int, how: int = signal.SIGKILL) -> FolderSplit:
         image_size=8, crop_pct=1.0, name="red/003.png", times=times, how=how, tally=root / "tally"
     )
     return split
-
-
-def epoch_of(streamed: StreamedBatches, epoch: int, first_step: int = 0) -> list[Batch]:
-    with ThreadPoolExecutor(1) as trainer:
-        return trainer.submit(lambda: [b for b in streamed.epoch(epoch, first_step) if b is not None]).result()
-
-
-def assert_equal_to_memory(root: Path, streamed: StreamedBatches, epochs: int = 3) -> None:
-    split = train_split(root, PixelStorage.RESIDENT)
-    assert isinstance(split, ResidentSplit)
-    from_memory = ResidentBatches(split, PLAN, CPU)
-    for epoch in range(epochs):
-        for memory, worker in itertools.zip_longest(from_memory.epoch(epoch, 0), epoch_of(streamed, epoch)):
-            assert_same(memory, worker)
-
-
-def assert_same(memory: Batch, worker: Batch) -> None:
-    assert torch.equal(memory.pixels_MHWC[memory.rows_N], worker.pixels_MHWC[worker.rows_N])
-    for name in ("sample_ids_N", "positions_N", "labels_N"):
-        assert torch.equal(getattr(memory, name), getattr(worker, name)), name
 
 
 def test_streamed_batches_equal_those_from_memory(make_folder: FolderMaker) -> None:
@@ -311,99 +265,6 @@ def test_errors_without_workers_are_not_taken_for_a_dead_worker(
         epoch_of(streamed, 0)
     streamed.close()
     assert warnings == []
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_lost_image_is_skipped_and_reported_once(
-    make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch, workers: int
-) -> None:
-    monkeypatch.setattr(image_folder, "_RETRY_DELAY_S", 0.0)
-    root, warnings = make_folder(), Warnings()
-    split, gone = train_split(root), root / "train" / "red" / "003.png"
-    row = split.paths.index(str(gone))
-    gone.unlink()
-    streamed = warnings.stream(split, WHOLE, workers)
-    memory = ResidentBatches(train_split_before(split, row), WHOLE, CPU)
-    for epoch in (0, 1):
-        (batch,), (whole,) = epoch_of(streamed, epoch), list(memory.epoch(epoch, 0))
-        left = whole.sample_ids_N != row
-        assert len(batch) == 35
-        assert torch.equal(batch.positions_N, whole.positions_N[left]), "the others keep their positions and draws"
-        assert torch.equal(batch.sample_ids_N, whole.sample_ids_N[left])
-        assert torch.equal(batch.labels_N, whole.labels_N[left])
-        assert torch.equal(batch.pixels_MHWC, whole.pixels_MHWC[whole.rows_N[left]])
-    streamed.close()
-    (text,) = warnings
-    assert text.startswith(f"{gone}: was readable at the start and no longer is, so it is skipped: ")
-    assert "\n" not in text
-
-
-def train_split_before(split: FolderSplit, lost: int) -> ResidentSplit:
-    """The original pixels, with the lost image black."""
-    pixels = torch.zeros(len(split), 8, 8, 3, dtype=torch.uint8)
-    for row in set(range(len(split))) - {lost}:
-        pixels[row] = split.pixels([row])[0]
-    return ResidentSplit(pixels, split.labels_N)
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_vanished_folder_is_an_error_with_advice(
-    make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch, workers: int
-) -> None:
-    monkeypatch.setattr(image_folder, "_RETRY_DELAY_S", 0.0)
-    root = make_folder()
-    split = train_split(root)
-    (root / "train").rename(root / "elsewhere")
-    streamed = Warnings().stream(split, WHOLE, workers)
-    with pytest.raises(DataLostError, match=r"36 of 36 images of a batch\); restore the folder, then resume") as caught:
-        epoch_of(streamed, 0)
-    streamed.close()
-    assert multiprocessing.active_children() == []
-    assert "\n" not in str(caught.value)
-
-
-def test_an_evaluation_skips_and_reports_a_lost_image(
-    make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(image_folder, "_RETRY_DELAY_S", 0.0)
-    root, warnings = make_folder(), Warnings()
-    split = train_split(root)
-    gone = Path(split.paths[20])
-    gone.write_bytes(b"no image")
-    batches = list(evaluation_batches(split, 16, CPU, LostImages(warnings.append)))
-    assert [(len(labels), len(rows)) for _, labels, rows in batches] == [(16, 16), (15, 15), (4, 4)]
-    assert [*batches[1][2]] == [row for row in range(16, 32) if row != 20]
-    assert torch.equal(
-        torch.cat([labels for _, labels, _ in batches]), torch.cat((split.labels_N[:20], split.labels_N[21:]))
-    )
-    assert len(warnings) == 1
-    assert str(gone) in warnings[0]
-
-
-def test_a_last_batch_may_lose_all_of_its_few_images(make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_folder, "_RETRY_DELAY_S", 0.0)
-    root, warnings = make_folder(), Warnings()
-    split = train_split(root)
-    Path(split.paths[35]).unlink()
-    lost = LostImages(warnings.append)
-    assert [len(labels) for _, labels, _ in evaluation_batches(split, 35, CPU, lost)] == [35, 0]
-    lost.note([("x", "gone")], 3, least=2)
-    with pytest.raises(DataLostError, match="restore the folder"):
-        lost.note([("x", "gone")], 2, least=2)
-    with pytest.raises(DataLostError, match="5 of 8"):
-        lost.note([("x", "gone")] * 5, 8)
-
-
-def test_a_temporarily_missing_file_is_read_again(make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = make_folder()
-    split = train_split(root)
-    file = Path(split.paths[5])
-    content = file.read_bytes()
-    file.unlink()
-    monkeypatch.setattr(time, "sleep", lambda _: file.write_bytes(content))
-    reading = split.read(range(36), threads=1)
-    assert reading.lost == []
-    assert reading.kept == list(range(36))
 
 
 def test_the_workers_live_from_epoch_to_epoch(make_folder: FolderMaker) -> None:
