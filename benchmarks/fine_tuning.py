@@ -18,9 +18,10 @@ import sys
 import time
 from pathlib import Path
 
-from trainer.commands.init import configuration, find_start
+from trainer.commands.init import configuration
 from trainer.data.folder.survey import survey_folder
 from trainer.host.gpu import gpu_present
+from trainer.model.start_weights import find_start
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.reader import read_records
 from trainer.run.log.result_events import Evaluated, Steps

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from trainer.config.schema import ModelConfig
 from trainer.model.activation_map import activation_maps, map_of
-from trainer.model.resnet import build_model
+from trainer.model.resnet import build_model, head_of
 
 
 @pytest.mark.whole_network
@@ -31,8 +31,9 @@ def test_a_map_is_the_classifier_applied_to_each_place() -> None:
     model = build_model(ModelConfig.model_validate({"stem": "cifar"}), 5, seed=2).double().eval()
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     kept: list[torch.Tensor] = []
-    model.layer4.register_forward_hook(lambda *arguments: kept.append(arguments[2]))
+    model.get_submodule("layer4").register_forward_hook(lambda *arguments: kept.append(arguments[2]))
     maps = activation_maps(model, images)[1]
+    head = head_of(model)
     for place in ((0, 0), (1, 3), (3, 2)):
-        expected = functional.linear(kept[0][:, :, place[0], place[1]], model.fc.weight, model.fc.bias)
+        expected = functional.linear(kept[0][:, :, place[0], place[1]], head.weight, head.bias)
         torch.testing.assert_close(maps[:, :, place[0], place[1]].double(), expected, rtol=1e-5, atol=1e-5)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from tests.trainer.run.test_diagnose import PER_EPOCH, evaluation, layers, started, steps, view_of
+from tests.support.diagnosed import PER_EPOCH, evaluation, layers, started, steps, view_of
 from trainer.run.diagnosis.class_rules import class_not_learnt, labels_swapped, selected_on_test
 from trainer.run.diagnosis.layer_rules import dead_layer, exploding_layer
 from trainer.run.log.event import Event

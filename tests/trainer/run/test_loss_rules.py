@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from tests.trainer.run.test_diagnose import PER_EPOCH, evaluation, started, view_of
+from tests.support.diagnosed import PER_EPOCH, evaluation, started, view_of
 from trainer.run.diagnosis.loss_rules import loss_rising, loss_stuck, not_finite, overfitting
 from trainer.run.log.event import Event
 from trainer.run.log.result_events import Steps

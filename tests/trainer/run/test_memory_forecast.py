@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.trainer.run.test_diagnose import started
+from tests.support.diagnosed import started
 from trainer.run.diagnosis.diagnose import verdicts
 from trainer.run.diagnosis.memory_forecast import Forecast, memory_forecast, memory_left
 from trainer.run.log.event import Event, Record

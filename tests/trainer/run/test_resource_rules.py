@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.trainer.run.test_diagnose import evaluation, started, steps, training, view_of
+from tests.support.diagnosed import evaluation, started, steps, training, view_of
 from trainer.run.diagnosis.diagnose import verdicts
 from trainer.run.diagnosis.resource_rules import data_bound, lines_skipped, memory_full
 from trainer.run.log.event import Event
