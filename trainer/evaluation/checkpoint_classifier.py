@@ -12,7 +12,7 @@ from torch import Tensor
 from trainer.data.augment.augment import Normalize
 from trainer.data.folder.decoder import Decoder
 from trainer.evaluation.run_settings import settings_now
-from trainer.model.activation_map import activation_maps, heat_of, map_of
+from trainer.model.activation_map import activation_maps, heat_of
 from trainer.model.checkpoint import read_checkpoint
 from trainer.model.checkpoint_folder import CheckpointFolder
 from trainer.model.device import choose_device
@@ -44,8 +44,7 @@ class CheckpointClassifier:
 
     def explain(self, pixels_NHWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """How much each place of an image speaks for its most probable class: uint8 (N, h, w), 0 to 255."""
-        logits_NK, maps_NKYX = activation_maps(self._model, self._images(pixels_NHWC))
-        heat: NDArray[np.uint8] = heat_of(map_of(maps_NKYX, logits_NK.argmax(1))).cpu().numpy()
+        heat: NDArray[np.uint8] = heat_of(activation_maps(self._model, self._images(pixels_NHWC))[1]).cpu().numpy()
         return heat
 
     @torch.no_grad()

@@ -22,7 +22,7 @@ from trainer.data.dataset import Split
 from trainer.errors import DataLostError
 from trainer.evaluation.scores import class_scores, confusions_of
 from trainer.evaluation.tables import write_class_tables
-from trainer.model.activation_map import activation_maps, heat_of, map_of
+from trainer.model.activation_map import activation_maps, heat_of
 from trainer.model.layer_stats import SilentChannels
 from trainer.model.numerics import Numerics
 
@@ -126,13 +126,18 @@ def evaluate(
         raise DataLostError(
             f"none of the {len(split)} images to evaluate can be read any more; restore them, then resume"
         )
+    found_mistakes = mistakes.result()
+    if explain and found_mistakes is not None:
+        found_mistakes = _with_heat(
+            model, found_mistakes, normalize, numerics, device, min(batch_size, MAX_MISTAKES), poll
+        )
     confusion_KK = confusion.view(num_classes, num_classes).cpu()
     return Evaluation(
         loss=float(loss_sum) / num_evaluated,
         accuracy=int(confusion_KK.diagonal().sum()) / num_evaluated,
         accuracy_tta=int(correct_tta) / num_evaluated if tta else None,
         confusion_KK=confusion_KK,
-        mistakes=_with_heat(model, mistakes.result(), normalize, numerics, device) if explain else mistakes.result(),
+        mistakes=found_mistakes,
         silent=silent.shares(),
     )
 
@@ -145,19 +150,20 @@ def write_tables(evaluation: Evaluation, classes: tuple[str, ...], folder: Path)
 
 
 def _with_heat(
-    model: nn.Module, mistakes: Mistakes | None, normalize: Normalize, numerics: Numerics, device: torch.device
-) -> Mistakes | None:
-    """Mistakes with the activation maps of the predicted classes."""
-    if mistakes is None:
-        return None
-    count = len(mistakes.rows)
-    # Always the same shape, for which kernels have been chosen before.
-    pixels_NHWC = functional.pad(mistakes.pixels_MHWC.to(device), (0, 0) * 3 + (0, MAX_MISTAKES - count))
-    images_NCHW = numerics.to_memory_format(normalize(pixels_NHWC).permute(0, 3, 1, 2))
-    with numerics.autocast(device):
-        maps_NKYX = activation_maps(model, images_NCHW)[1][:count]
+    model: nn.Module, mistakes: Mistakes, normalize: Normalize, numerics: Numerics, device: torch.device, batch_size: int,
+    poll: Callable[[float], None],
+) -> Mistakes:  # fmt: skip
+    """Mistakes with the activation maps of the predicted classes, computed in batches like those of the evaluation."""
     predicted_M = torch.tensor(mistakes.predicted, device=device)
-    return replace(mistakes, heat_MYX=heat_of(map_of(maps_NKYX, predicted_M)).cpu())
+    parts = []
+    for pixels_NHWC, labels_N in zip(
+        mistakes.pixels_MHWC.split(batch_size), predicted_M.split(batch_size), strict=True
+    ):
+        poll(1.0)
+        images_NCHW = numerics.to_memory_format(normalize(pixels_NHWC.to(device)).permute(0, 3, 1, 2))
+        with numerics.autocast(device):
+            parts.append(heat_of(activation_maps(model, images_NCHW, labels_N)[1]))
+    return replace(mistakes, heat_MYX=torch.cat(parts).cpu())
 
 
 def _logits(model: nn.Module, images_NCHW: Tensor, numerics: Numerics) -> Tensor:

@@ -85,7 +85,7 @@ def _checked(path: Path, described: Any) -> tuple[int, list[dict[str, Any]]]:
         words = all(isinstance(caption.get(key, ""), str) for key in _CAPTION_WORDS)
         shares = all(_is_share(caption.get(key, 0.0)) for key in _CAPTION_SHARES)
         if not (words and shares and _is_heat(caption.get("heat", [[0]]))):
-            raise ValueError(f"{path}: a caption is invalid: {caption}")
+            raise ValueError(f"{path}: a caption is invalid: {caption!s:.200}")
     return side, captions
 
 

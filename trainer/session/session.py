@@ -29,7 +29,6 @@ from trainer.training.batch_source import plan_of
 from trainer.training.callbacks import LoopCallbacks
 from trainer.training.distributed import Order, PeerLostError
 from trainer.training.loop import Trainer
-from trainer.training.snapshot import TensorCopy
 
 _PAUSE_TICK_S = 0.1
 
@@ -110,7 +109,7 @@ class TrainingSession(LoopCallbacks):
         if self._training_images.due(epoch):
             data, config = self.trainer.data, self._run.config
             plan = plan_of(config, data.dataset.splits["train"].labels_N, self._preparation.peers)
-            weights = TensorCopy(self.trainer.state.evaluated_model.state_dict())
+            weights = self._training_images.weights_of(self.trainer.state.evaluated_model, len(data.dataset.classes))
             make = functools.partial(training_images, data, config, plan, epoch, weights)
             self._files.write_training_images(make, step=self.trainer.state.step, epoch=epoch + 1)
 

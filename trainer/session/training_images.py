@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainer.config.schema import Config
 from trainer.data.augment.augment import Augment, Normalize
@@ -21,13 +22,22 @@ from trainer.data.image_folder import FolderSplit
 from trainer.data.prepare import PreparedData
 from trainer.evaluation.picture_sheet import Sheet
 from trainer.evaluation.result_files import name_of
-from trainer.model.activation_map import activation_maps, heat_of, map_of
-from trainer.model.resnet import build_model
+from trainer.model.activation_map import activation_maps, heat_of
+from trainer.model.resnet import MACS_PER_PIXEL, build_model
 from trainer.training.snapshot import TensorCopy
 
 _CPU = torch.device("cpu")
 SHOWN = 32
+_MAX_MACS = 50_000_000_000  # multiply-adds of a forward pass of about a second on two cores
 _MIN_INTERVAL_S = 60.0  # seconds between two samples, so that short epochs do not spend their time on them
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A copy of the network's weights, and a network on the CPU that takes them."""
+
+    copy: TensorCopy
+    model: nn.Module
 
 
 class TrainingImages:
@@ -35,6 +45,7 @@ class TrainingImages:
 
     def __init__(self, config: Config) -> None:
         self._config = config
+        self._model: nn.Module | None = None
         self._size, self._sampled_s = 0, -math.inf
 
     def due(self, epoch: int) -> bool:
@@ -45,8 +56,14 @@ class TrainingImages:
         self._size, self._sampled_s = size, now
         return True
 
+    def weights_of(self, model: nn.Module, num_classes: int) -> Weights:
+        """A copy of a network's weights as they are now. The network that takes them is built once, on this thread."""
+        if self._model is None:
+            self._model = build_model(self._config.model, num_classes, self._config.run.seed).eval()
+        return Weights(TensorCopy(model.state_dict()), self._model)
 
-def training_images(data: PreparedData, config: Config, plan: BatchPlan, epoch: int, weights: TensorCopy) -> Sheet:
+
+def training_images(data: PreparedData, config: Config, plan: BatchPlan, epoch: int, weights: Weights) -> Sheet:
     """The first images of an epoch (from 0), with the activation maps of their classes, computed on the CPU."""
     split, classes = data.dataset.splits["train"], data.dataset.classes
     first, batch = plan.rows_of(plan.order(epoch), 0)
@@ -69,23 +86,21 @@ def training_images(data: PreparedData, config: Config, plan: BatchPlan, epoch: 
         shown_NCHW = mix(shown_NCHW, images_NCHW[:-1])
         for caption, share, other in zip(captions, mix.share_N.tolist(), names, strict=False):
             caption |= {"share": round(share, 3), "mixed_with": other}
-    for caption, heat_YX in zip(
-        captions, _heat(data, config, weights, shown_NCHW, split.labels_N[rows[1:]]), strict=True
-    ):
+    for caption, heat_YX in zip(captions, _heat(weights, shown_NCHW, split.labels_N[rows[1:]], config), strict=False):
         caption["heat"] = heat_YX
     return Sheet(
         pixels_NHWC=_pixels(shown_NCHW, normalize).numpy(), captions=captions, facts={"size": images_NCHW.shape[-1]}
     )
 
 
-def _heat(
-    data: PreparedData, config: Config, weights: TensorCopy, images_NCHW: Tensor, labels_N: Tensor
-) -> list[list[list[int]]]:
-    """How much each place of an image speaks for its class, 0 to 255."""
-    model = build_model(config.model, len(data.dataset.classes), config.run.seed)
-    model.load_state_dict(weights.fetched())
-    maps_NKYX = activation_maps(model.eval(), images_NCHW)[1]
-    heat: list[list[list[int]]] = heat_of(map_of(maps_NKYX, labels_N)).tolist()
+def _heat(weights: Weights, images_NCHW: Tensor, labels_N: Tensor, config: Config) -> list[list[list[int]]]:
+    """How much each place of an image speaks for its class, 0 to 255; of the first images, as many as take about a second."""
+    macs = MACS_PER_PIXEL[config.model.stem] * images_NCHW.shape[-1] ** 2
+    few = min(len(images_NCHW), _MAX_MACS // macs)
+    if not few:
+        return []
+    weights.model.load_state_dict(weights.copy.fetched())
+    heat: list[list[list[int]]] = heat_of(activation_maps(weights.model, images_NCHW[:few], labels_N[:few])[1]).tolist()
     return heat
 
 

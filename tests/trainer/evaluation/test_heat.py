@@ -64,7 +64,7 @@ def test_an_evaluation_keeps_the_heat_of_the_predicted_class(
     assert found.heat_MYX is not None
     for pixels_HWC, predicted, heat_YX in zip(found.pixels_MHWC, found.predicted, found.heat_MYX, strict=True):
         image = data.normalize(pixels_HWC[None]).permute(0, 3, 1, 2)
-        evidence = activation_maps(model, image)[1][0, predicted]
+        evidence = activation_maps(model, image, torch.tensor([predicted]))[1][0]
         expected = 255 * evidence.clamp(min=0) / evidence.max().clamp(min=1e-12)
         assert (heat_YX.float() - expected).abs().max() <= 1.0
     captions = _sheet_of(found, data.dataset.classes, data.dataset.splits["test"], "test").captions

@@ -20,7 +20,7 @@ from trainer.data.dataset import ResidentSplit
 from trainer.evaluation.evaluate import MAX_MISTAKES, MistakeCollector, Mistakes
 from trainer.evaluation.picture_sheet import Sheet, read_sheet, write_sheet
 from trainer.evaluation.result_files import EvaluationFiles, name_of
-from trainer.model.activation_map import activation_maps, heat_of, map_of
+from trainer.model.activation_map import activation_maps, heat_of
 from trainer.run.folder.run_dir import RunDir
 from trainer.run.log.event import Event
 from trainer.run.log.result_events import PicturesSaved
@@ -30,7 +30,6 @@ from trainer.training.batch_source import plan_of
 from trainer.training.build import build_trainer
 from trainer.training.callbacks import LoopCallbacks
 from trainer.training.loop import Trainer
-from trainer.training.snapshot import TensorCopy
 
 CPU = torch.device("cpu")
 
@@ -175,7 +174,7 @@ AUGMENTED: dict[str, dict[str, Any]] = {
 def test_the_shown_training_images_are_those_of_the_step(folder_config: Config, case: str, cache: str) -> None:
     data = folder_config.data.model_copy(update={**AUGMENTED[case], "cache": cache, "workers": 0})
     config = folder_config.model_copy(update={"data": type(data).model_validate(data.model_dump())})
-    trainer = folder_trainer(config)
+    trainer, images = folder_trainer(config), TrainingImages(config)
     seen: list[Tensor] = []
 
     def note(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -188,7 +187,7 @@ def test_the_shown_training_images_are_those_of_the_step(folder_config: Config, 
         trainer.train_step.prepare(0)
         trainer.train_step(batch, epoch=epoch, lr=0.1, metrics_3=torch.zeros(3))
         plan = plan_of(config, trainer.data.dataset.splits["train"].labels_N)
-        sheet = training_images(trainer.data, config, plan, epoch, TensorCopy(trainer.state.model.state_dict()))
+        sheet = training_images(trainer.data, config, plan, epoch, images.weights_of(trainer.state.model, 3))
         count = min(SHOWN, len(batch))
         normalize = trainer.data.normalize
         trained = seen[0][:count].permute(0, 2, 3, 1) * normalize.std_C + normalize.mean_C
@@ -202,8 +201,8 @@ def test_the_shown_training_images_are_those_of_the_step(folder_config: Config, 
             others = [classes[label] for label in batch.labels_N.roll(1)[:count]]
             assert [caption["mixed_with"] for caption in sheet.captions] == others
         assert all("/" in caption["name"] for caption in sheet.captions), "folder and file"
-        maps = activation_maps(trainer.state.model.eval(), seen[0][:count])[1]
-        heat = heat_of(map_of(maps, batch.labels_N[:count])).int()
+        maps = activation_maps(trainer.state.model.eval(), seen[0][:count], batch.labels_N[:count])[1]
+        heat = heat_of(maps).int()
         assert (heat - torch.tensor([caption["heat"] for caption in sheet.captions])).abs().max() <= 2
     trainer.batches.close()
 
@@ -313,7 +312,7 @@ def test_a_lost_image_is_not_shown_among_training_images(folder_config: Config) 
     trainer = folder_trainer(config)
     images = trainer.data.dataset.splits["train"]
     plan = plan_of(config, images.labels_N)
-    weights = TensorCopy(trainer.state.model.state_dict())
+    weights = TrainingImages(config).weights_of(trainer.state.model, 3)
     whole = training_images(trainer.data, config, plan, 0, weights)
     assert len(whole.captions) == 32
     assert images.paths is not None
