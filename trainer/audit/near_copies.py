@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +21,7 @@ RADIUS = 16  # most bits in which the hashes of a pair differ
 MIN_CORRELATION = 0.985  # of the thumbnails of a pair, after the best crop
 _MIN_COARSE_CORRELATION = 0.7  # of the pictures as _COARSE x _COARSE pixels
 _COARSE = 6
+_MAX_CHROMA_DISTANCE = 12.0  # of the mean differences of red and blue from green: thumbnails are grey
 _MIN_CONTRAST = 4.0  # grey values: the hash of an emptier picture is noise
 _BLOCK = 2048  # pictures compared with as many others at a time
 _CHECKED = 4096  # candidates checked at a time
@@ -51,12 +52,22 @@ class Pair(NamedTuple):
 
 
 def find_pairs(facts: PictureFacts, progress: Progress) -> list[Pair]:
-    """Pairs of near copies, exact copies included, in the order of their rows."""
-    found: dict[tuple[int, int], Pair] = {}
+    """Pairs of near copies, exact copies included, in the order of their rows.
+
+    Not every pair of a set: a picture that is already connected with another one is not compared with it again, so that
+    a thousand copies of one picture are a thousand pairs and not half a million.
+    """
     usable = np.flatnonzero(facts.contrast_N >= _MIN_CONTRAST)
+    sets, found = _Sets(), []
+    for first, second in _equal_thumbnails(facts, usable):
+        sets.join(first, second)
+        found.append(Pair(first, second, 1.0, False))
+    usable = np.array([row for row in usable.tolist() if sets.leader(row) == row], np.int64)
     thumbnails = facts.thumbnails_NYX[usable]
-    whole = _Searched(facts.hashes_NB[usable], _coarse(thumbnails))
-    centres = hash_thumbnails(_crop(thumbnails.astype(np.float32), *_CENTRE))
+    whole = _Searched(facts.hashes_NB[usable], _in_blocks(thumbnails, lambda x: _reduced(x, THUMBNAIL // _COARSE)))
+    centres = hash_thumbnails(
+        _in_blocks(thumbnails, lambda x: _crop(x, *_CENTRE).round().clip(0, 255)).astype(np.uint8)
+    )
     queries = [(hashes, is_mirrored) for hashes in (whole.hashes_NB, centres) for is_mirrored in (False, True)]
     for number, (hashes, is_mirrored) in enumerate(queries):
         query = (
@@ -66,29 +77,64 @@ def find_pairs(facts: PictureFacts, progress: Progress) -> list[Pair]:
         )
         for done, candidates in _candidates(query, whole):
             progress("comparing pictures", (number + done) / len(queries))
-            for first, second, correlation in _checked(thumbnails, candidates, is_mirrored):
-                rows = int(usable[min(first, second)]), int(usable[max(first, second)])
-                if rows not in found or found[rows].correlation < correlation:
-                    found[rows] = Pair(*rows, correlation, is_mirrored)
-    return [found[key] for key in sorted(found)]
+            rows_M2 = usable[candidates]
+            new = [sets.leader(one) != sets.leader(other) for one, other in rows_M2.tolist()]
+            distances = np.abs(facts.chroma_N2[rows_M2[:, 0]] - facts.chroma_N2[rows_M2[:, 1]]).max(1, initial=0.0)
+            kept = candidates[np.array(new, bool) & (distances <= _MAX_CHROMA_DISTANCE)]
+            for first, second, correlation in _checked(thumbnails, kept, is_mirrored):
+                low, high = sorted((int(usable[first]), int(usable[second])))
+                if sets.join(low, high):
+                    found.append(Pair(low, high, correlation, is_mirrored))
+    return sorted(found)
 
 
 def connected(pairs: list[Pair]) -> list[list[int]]:
     """Sets of pictures that are connected by pairs, each sorted, in the order of their first picture."""
-    leaders: dict[int, int] = {}
+    sets = _Sets()
+    for first, second, *_ in pairs:
+        sets.join(first, second)
+    members: dict[int, list[int]] = {}
+    for row in sorted({row for pair in pairs for row in pair[:2]}):
+        members.setdefault(sets.leader(row), []).append(row)
+    return list(members.values())
 
-    def leader(row: int) -> int:
-        while leaders.setdefault(row, row) != row:
-            row = leaders[row]
+
+class _Sets:
+    """Sets of connected pictures; each is known by its smallest row."""
+
+    def __init__(self) -> None:
+        self._leaders: dict[int, int] = {}
+
+    def leader(self, row: int) -> int:
+        while (above := self._leaders.get(row, row)) != row:
+            self._leaders[row] = self._leaders.get(above, above)
+            row = above
         return row
 
-    for first, second, *_ in pairs:
-        low, high = sorted((leader(first), leader(second)))
-        leaders[high] = low
-    members: dict[int, list[int]] = {}
-    for row in sorted(leaders):
-        members.setdefault(leader(row), []).append(row)
-    return list(members.values())
+    def join(self, first: int, second: int) -> bool:
+        """Connect two pictures; False where they already are."""
+        low, high = sorted((self.leader(first), self.leader(second)))
+        if low == high:
+            return False
+        self._leaders[high] = low
+        return True
+
+
+def _equal_thumbnails(facts: PictureFacts, rows: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Pictures whose thumbnails and colours are equal, each with the first such one."""
+    seen: dict[bytes, int] = {}
+    for row in rows.tolist():
+        first = seen.setdefault(facts.thumbnails_NYX[row].tobytes() + facts.chroma_N2[row].tobytes(), row)
+        if first != row:
+            yield first, row
+
+
+def _in_blocks(
+    thumbnails_NYX: NDArray[np.uint8], change: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+) -> NDArray[np.float32]:
+    """Thumbnails changed in fp32, a block at a time: all of them would take much memory."""
+    blocks = [change(thumbnails_NYX[i : i + _BLOCK].astype(np.float32)) for i in range(0, len(thumbnails_NYX), _BLOCK)]
+    return np.concatenate(blocks) if blocks else np.empty((0, THUMBNAIL, THUMBNAIL), np.float32)
 
 
 class _Searched(NamedTuple):
@@ -107,20 +153,14 @@ def _candidates(query: _Searched, others: _Searched) -> Iterator[tuple[float, ND
             difference = (
                 hashes[start : start + _BLOCK] @ other_hashes[other : other + _BLOCK].T
             )  # equal bits less the others
-            if difference.max() >= least:
-                rows = np.argwhere(difference >= least) + np.array([start, other])
-                rows = rows[rows[:, 0] != rows[:, 1]]
-                alike = (
-                    _correlation(query.coarse_NYX[rows[:, 0]], others.coarse_NYX[rows[:, 1]]) >= _MIN_COARSE_CORRELATION
-                )
-                rows = rows[alike]
-                for first in range(0, len(rows), _CHECKED):
-                    yield (done - 1) / len(starts), rows[first : first + _CHECKED]
+            if difference.max() < least:
+                continue
+            near = np.argwhere(difference >= least) + np.array([start, other])
+            near = near[near[:, 0] != near[:, 1]]
+            for rows in np.split(near, range(_CHECKED, len(near), _CHECKED)):
+                coarse = _correlation(query.coarse_NYX[rows[:, 0]], others.coarse_NYX[rows[:, 1]])
+                yield (done - 1) / len(starts), rows[coarse >= _MIN_COARSE_CORRELATION]
         yield done / len(starts), np.empty((0, 2), np.int64)
-
-
-def _coarse(thumbnails_NYX: NDArray[np.uint8]) -> NDArray[np.float32]:
-    return _reduced(thumbnails_NYX.astype(np.float32), THUMBNAIL // _COARSE)
 
 
 def _checked(

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageStat
 
 from trainer.data.folder.pixels import UnreadableImageError, load, upright_rgb
 from trainer.host.limits import usable_cpus
@@ -34,6 +34,8 @@ class _Measured(NamedTuple):
     brightness: float
     contrast: float
     sharpness: float
+    red_green: float
+    blue_green: float
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class PictureFacts:
     brightness_N: NDArray[np.float64]  # mean grey value, 0 to 255
     contrast_N: NDArray[np.float64]  # standard deviation of the grey values
     sharpness_N: NDArray[np.float64]  # variance of the Laplacian over that of the grey values
+    chroma_N2: NDArray[np.float64]  # mean red less mean green, mean blue less mean green
 
     def __len__(self) -> int:
         return len(self.width_N)
@@ -95,9 +98,11 @@ def mirrored(hashes_NB: NDArray[np.int8]) -> NDArray[np.int8]:
 def hash_thumbnails(thumbnails_NYX: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.int8]:
     """Hashes of grey thumbnails: (N, HASH_BITS), each -1 or 1."""
     rows, columns = zip(*_frequencies(), strict=True)
-    basis = _cosines()
-    spectra_NFG = basis @ thumbnails_NYX.astype(np.float32) @ basis.T
-    return np.where(spectra_NFG[:, rows, columns] >= 0, 1, -1).astype(np.int8)
+    basis, hashes_NB = _cosines(), np.empty((len(thumbnails_NYX), HASH_BITS), np.int8)
+    for start in range(0, len(thumbnails_NYX), _CHUNK):  # fp32 copies of all would take four times their memory
+        spectra_NFG = basis @ thumbnails_NYX[start : start + _CHUNK].astype(np.float32) @ basis.T
+        hashes_NB[start : start + _CHUNK] = np.where(spectra_NFG[:, rows, columns] >= 0, 1, -1)
+    return hashes_NB
 
 
 def _measure_file(path: str) -> _Measured | str:
@@ -125,7 +130,11 @@ def _measured(rgb: Image.Image, width: int, height: int) -> _Measured:
     grey.thumbnail((_MEASURED_SIDE, _MEASURED_SIDE), Image.Resampling.BOX)
     values = np.asarray(grey, np.float32)
     spread = float(values.var())
-    return _Measured(thumbnail, width, height, float(values.mean()), spread**0.5, _edges(values) / max(spread, 1.0))
+    red, green, blue = ImageStat.Stat(rgb).mean
+    return _Measured(
+        thumbnail, width, height, float(values.mean()), spread**0.5, _edges(values) / max(spread, 1.0), red - green,
+        blue - green,
+    )  # fmt: skip
 
 
 def _edges(values_YX: NDArray[np.float32]) -> float:
@@ -141,7 +150,11 @@ def _joined(found: Sequence[_Measured]) -> PictureFacts:
     thumbnails_NYX = np.array([one.thumbnail_YX for one in found], np.uint8).reshape(-1, THUMBNAIL, THUMBNAIL)
     sizes_N2 = np.array([(one.width, one.height) for one in found], np.int64).reshape(-1, 2)
     levels_N3 = np.array([(one.brightness, one.contrast, one.sharpness) for one in found], np.float64).reshape(-1, 3)
-    return PictureFacts(thumbnails_NYX, hash_thumbnails(thumbnails_NYX), *sizes_N2.T, *levels_N3.T)
+    return PictureFacts(
+        thumbnails_NYX=thumbnails_NYX, hashes_NB=hash_thumbnails(thumbnails_NYX), width_N=sizes_N2[:, 0],
+        height_N=sizes_N2[:, 1], brightness_N=levels_N3[:, 0], contrast_N=levels_N3[:, 1], sharpness_N=levels_N3[:, 2],
+        chroma_N2=np.array([(one.red_green, one.blue_green) for one in found], np.float64).reshape(-1, 2),
+    )  # fmt: skip
 
 
 @functools.cache

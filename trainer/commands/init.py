@@ -60,7 +60,7 @@ def main(arguments: argparse.Namespace) -> int:
     write_lines(
         copies.lines()
         if copies is not None
-        else [f"  near copies   not looked for: r18-tui audit {arguments.folder} does"]
+        else [f"  near copies   not looked for: r18-tui audit {shlex.quote(arguments.folder)} does"]
     )
     try:
         write_atomically(target, text.encode(), private=False)

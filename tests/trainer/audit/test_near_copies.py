@@ -64,6 +64,20 @@ def test_pictures_of_different_scenes_are_no_copies(tmp_path: Path) -> None:
     assert find_pairs(facts_of(tmp_path, [scene(seed) for seed in range(300)]), quiet) == []
 
 
+def test_the_same_shapes_in_another_colour_are_another_picture(tmp_path: Path) -> None:
+    one = scene(4)
+    red, green, blue = one.split()
+    assert find_pairs(facts_of(tmp_path, [one, Image.merge("RGB", (blue, green, red))]), quiet) == []
+
+
+def test_many_copies_of_one_picture_are_as_many_pairs(tmp_path: Path) -> None:
+    """Not a pair for each two of them."""
+    copies = [scene(5), *(scene(5).resize((60 + number, 45 + number)) for number in range(15)), *[scene(5)] * 10]
+    pairs = find_pairs(facts_of(tmp_path, [scene(1), *copies, scene(2)]), quiet)
+    assert len(pairs) == len(copies) - 1
+    assert connected(pairs) == [list(range(1, len(copies) + 1))]
+
+
 def test_empty_pictures_are_no_copies_of_each_other(tmp_path: Path) -> None:
     grey = [Image.new("RGB", (50, 50), (level,) * 3) for level in (0, 128, 129, 255)]
     assert find_pairs(facts_of(tmp_path, grey), quiet) == []

@@ -212,9 +212,9 @@ def test_near_copies_are_counted_and_those_across_splits_are_a_warning(
     assert init("photos") == 0
     lines = capsys.readouterr().out.splitlines()
     (near,) = [line for line in lines if line.startswith("  near copies")]
-    assert "2 pairs of pictures show the same: " in near
+    assert "2 sets of pictures that show the same: " in near
     assert "train/class0/2.png = train/class0/again.png" in near
     assert "same.png" not in near, "an equal file is counted as a copy already"
-    (leak,) = [line for line in lines if "lie in different splits" in line]
-    assert "1 of these pairs" in leak
+    (leak,) = [line for line in lines if "in different splits" in line]
+    assert "1 set of pictures" in leak
     assert "train/class1/3.png = test/class1/leak.png" in leak
