@@ -101,7 +101,14 @@ def _compare(number: int) -> int:
     thumbnails_NYX[:copies] = thumbnails_NYX[copies : 2 * copies]
     ones = np.ones(number)
     facts = PictureFacts(
-        thumbnails_NYX, hash_thumbnails(thumbnails_NYX), ones.astype(int), ones.astype(int), ones, 50 * ones, ones
+        thumbnails_NYX,
+        hash_thumbnails(thumbnails_NYX),
+        ones.astype(int),
+        ones.astype(int),
+        ones,
+        50 * ones,
+        ones,
+        np.zeros((number, 2)),
     )
     began = time.perf_counter()
     pairs = find_pairs(facts, no_progress)

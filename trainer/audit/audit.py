@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +30,8 @@ class Pictures:
     splits: list[str]  # of each picture
     labels_N: NDArray[np.int64]
     unreadable: list[tuple[str, str]]  # path and reason of the others
+    notes: list[str]  # files and folders that were skipped, for people
+    flat: bool  # whether the folder has no splits
 
     def name(self, row: int) -> str:
         """Path of a picture below the folder."""
@@ -45,19 +49,20 @@ class Audit:
     copies: list[list[int]]  # pictures that show the same
     odd: list[OddPicture]
 
-    @property
+    @cached_property
     def leaks(self) -> list[list[int]]:
         """Those sets of copies that lie in several splits."""
         return [group for group in self.copies if len({self.pictures.splits[row] for row in group}) > 1]
 
-    @property
+    @cached_property
     def contradictions(self) -> list[list[int]]:
         """Those sets of copies that have several labels."""
         return [group for group in self.copies if len({self.pictures.labels_N[row] for row in group}) > 1]
 
 
 def examine(layout: Layout, backbone: Backbone, progress: Progress) -> Audit:
-    """Examine the pictures of a folder; DataError when too few can be read."""
+    """Examine the pictures of a folder; DataError when a class has too few that can be read."""
+    _require_enough(layout, [file.label for of_split in layout.files.values() for file in of_split], "pictures")
     files = [(split, file) for split, of_split in layout.files.items() for file in of_split]
     facts, measured, unreadable = measure_files([str(file.path) for _, file in files], progress)
     features_MF, decoded = backbone.features([str(files[index][1].path) for index in measured], progress)
@@ -68,9 +73,9 @@ def examine(layout: Layout, backbone: Backbone, progress: Progress) -> Audit:
     pictures = Pictures(
         root=layout.root, classes=layout.classes, paths=[str(file.path) for _, file in kept],
         splits=[split for split, _ in kept], labels_N=np.array([file.label for _, file in kept], np.int64),
-        unreadable=unreadable,
+        unreadable=unreadable, notes=layout.notes, flat=layout.flat,
     )  # fmt: skip
-    _require_enough(pictures)
+    _require_enough(layout, pictures.labels_N.tolist(), "readable pictures")
     facts = facts.of(np.array(decoded, np.int64))
     pairs = find_pairs(facts, progress)
     copies = connected(pairs)
@@ -81,10 +86,11 @@ def examine(layout: Layout, backbone: Backbone, progress: Progress) -> Audit:
     )  # fmt: skip
 
 
-def _require_enough(pictures: Pictures) -> None:
-    counts = np.bincount(pictures.labels_N, minlength=len(pictures.classes))
-    for name, count in zip(pictures.classes, counts.tolist(), strict=True):
-        if count < FOLDS:
+def _require_enough(layout: Layout, labels: list[int], what: str) -> None:
+    counts = Counter(labels)
+    for label, name in enumerate(layout.classes):
+        if counts[label] < FOLDS:
             raise DataError(
-                f"{pictures.root}: {name} has {count} readable pictures; an audit needs {FOLDS} or more of each class"
+                f"{layout.root}: {name} has {counts[label]} {what}; an audit needs {FOLDS} or more of each class. Add pictures, "
+                f"or move the class out of the folder for the audit"
             )

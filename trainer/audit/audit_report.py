@@ -11,7 +11,7 @@ from trainer.audit.audit import Audit
 from trainer.evaluation.tables import as_csv
 from trainer.host.atomic_files import write_atomically
 
-_COPIES_SHOWN = 10
+_NAMED = 5  # most files that a line names
 
 
 def report_lines(audit: Audit, *, top: int) -> list[str]:
@@ -20,17 +20,21 @@ def report_lines(audit: Audit, *, top: int) -> list[str]:
     splits = Counter(pictures.splits)
     where = ", ".join(f"{count:,} {split}" for split, count in splits.items())
     lines = [f"{pictures.root}: {len(pictures.paths):,} pictures of {len(pictures.classes)} classes ({where})"]
+    lines += [f"  note       {note}" for note in pictures.notes]
     if pictures.unreadable:
-        lines.append(f"  unreadable, not examined: {len(pictures.unreadable):,}; r18-tui init names them")
-    lines += ["", *_label_lines(audit, top), "", *_copy_lines(audit), "", *_odd_lines(audit, top)]
+        named = ", ".join(f"{path} ({reason})" for path, reason in pictures.unreadable[:_NAMED])
+        more = ", ..." if len(pictures.unreadable) > _NAMED else ""
+        lines.append(f"  unreadable {len(pictures.unreadable):,}, not examined: {named}{more}")
+    lines += ["", *_label_lines(audit, top), "", *_copy_lines(audit, top), "", *_odd_lines(audit, top)]
     return lines
 
 
 def write_report(folder: Path, audit: Audit) -> None:
-    """Write `labels.csv`, `copies.csv`, `odd.csv` and `audit.json`; OSError when that fails."""
+    """Write `labels.csv`, `copies.csv`, `odd.csv`, `unreadable.csv` and `audit.json`; OSError when that fails."""
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "labels.csv", as_csv(list(_label_table(audit))))
     write_atomically(folder / "copies.csv", as_csv(list(_copy_table(audit))))
+    write_atomically(folder / "unreadable.csv", as_csv([["path", "reason"], *map(list, audit.pictures.unreadable)]))
     write_atomically(folder / "odd.csv", as_csv(list(_odd_table(audit))))
     text = json.dumps(facts(audit), indent=2, ensure_ascii=False) + "\n"
     write_atomically(folder / "audit.json", text.encode("utf-8", "backslashreplace"))
@@ -62,33 +66,42 @@ def _label_lines(audit: Audit, top: int) -> list[str]:
     doubts, pictures = audit.doubts, audit.pictures
     number = int(doubts.doubtful_N.sum())
     lines = [
-        f"  labels     {number:,} doubtful; about {doubts.estimated_wrong:,.0f} of {len(pictures.paths):,} are probably wrong",
+        f"  labels     {number:,} doubtful; about {doubts.estimated_wrong:,.0f} of {len(pictures.paths):,} are worth a look",
         f"             (features of {audit.origin}; {_accuracy(audit):.1%} of the labels were predicted from the others)",
     ]
     for row in doubts.ranking[: min(top, number)].tolist():
-        own, other = (pictures.classes[label] for label in (doubts.labels_N[row], doubts.suggested[row]))
+        suggested = doubts.suggested_N[row]
+        own, other = (pictures.classes[label] for label in (doubts.labels_N[row], suggested))
         lines.append(
-            f"  {doubts.confidence[row]:7.1%} {own}, {doubts.probabilities_NK[row].max():.1%} {other}: {pictures.name(row)}"
+            f"  {doubts.confidence[row]:7.1%} {own}, {doubts.probabilities_NK[row, suggested]:.1%} {other}: {pictures.name(row)}"
         )
     return lines
 
 
-def _copy_lines(audit: Audit) -> list[str]:
+def _copy_lines(audit: Audit, top: int) -> list[str]:
+    where = (
+        "a split drawn at random puts them on both sides"
+        if audit.pictures.flat
+        else f"{len(audit.leaks):,} of them in several splits"
+    )
     lines = [
-        f"  copies     {len(audit.copies):,} sets of pictures that show the same; {len(audit.leaks):,} of them in several "
-        f"splits, {len(audit.contradictions):,} with several labels"
+        f"  copies     {len(audit.copies):,} sets of pictures that show the same; {where}; "
+        f"{len(audit.contradictions):,} with several labels"
     ]
-    worst = sorted(audit.copies, key=lambda group: (group not in audit.leaks, group not in audit.contradictions))
-    lines += ["  " + " = ".join(audit.pictures.name(row) for row in group) for group in worst[:_COPIES_SHOWN]]
-    more = len(worst) - _COPIES_SHOWN
-    return [*lines, *([f"  ... and {more:,} more sets"] if more > 0 else [])]
+    severe = {group[0]: (group not in audit.leaks) + (group not in audit.contradictions) for group in audit.copies}
+    for group in sorted(audit.copies, key=lambda group: severe[group[0]])[:top]:
+        names = " = ".join(audit.pictures.name(row) for row in group[:_NAMED])
+        lines.append(f"  {names}" + (f" = ... ({len(group):,})" if len(group) > _NAMED else ""))
+    return lines
 
 
 def _odd_lines(audit: Audit, top: int) -> list[str]:
     kinds = Counter(one.kind for one in audit.odd)
     shown = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common()) or "none"
     lines = [f"  odd        {shown}"]
-    lines += [f"  {one.kind}, {one.value}: {audit.pictures.name(one.row)}" for one in audit.odd[:top]]
+    for kind in kinds:
+        of_kind = [one for one in audit.odd if one.kind == kind][:top]
+        lines += [f"  {kind}, {one.value}: {audit.pictures.name(one.row)}" for one in of_kind]
     return lines
 
 
@@ -96,7 +109,7 @@ def _label_table(audit: Audit) -> Iterable[list[object]]:
     doubts, pictures = audit.doubts, audit.pictures
     yield ["path", "split", "class", "probability", "suggested", "suggested_probability", "doubtful"]
     for row in doubts.ranking.tolist():
-        suggested = int(doubts.suggested[row])
+        suggested = int(doubts.suggested_N[row])
         yield [
             pictures.name(row), pictures.splits[row], pictures.classes[doubts.labels_N[row]],
             f"{doubts.confidence[row]:.6f}", pictures.classes[suggested],

@@ -14,9 +14,10 @@ from trainer.data.augment.augment import Normalize
 from trainer.data.folder.decoder import Decoder, decode_files
 from trainer.data.folder.suggested_config import Start
 from trainer.data.prepare import IMAGENET_MEAN, IMAGENET_STD
+from trainer.errors import CheckpointError
 from trainer.host.progress import Progress
 from trainer.model.device import choose_device
-from trainer.model.initial_weights import find_initial_weights
+from trainer.model.initial_weights import InitialWeights, find_initial_weights
 from trainer.model.resnet import build_model, features_of
 from trainer.model.weight_loading import load_initial_weights
 
@@ -39,17 +40,23 @@ class Backbone:
     device: torch.device
 
     @classmethod
-    def load(cls, start: Start, runs_dir: Path, device: str, progress: Progress) -> Backbone:
+    def load(cls, start: Start, runs_dir: Path, device: str, progress: Progress, *, fit: str = "crop") -> Backbone:
         """Load the weights that `start` describes; CheckpointError when they cannot be read, downloaded or trusted."""
         assert start.reference is not None
         weights, chosen = find_initial_weights(start.reference, runs_dir, progress), choose_device(device)
-        stem = start.stem or "imagenet"
+        stem = start.stem or _stem_of(weights)
+        if stem not in _SIDES:
+            raise CheckpointError(f"{weights.origin}: its metadata name the unknown stem {stem!r}; update r18-tui")
         model = build_model(ModelConfig.model_validate({"stem": stem}), 2, seed=0)
-        load_initial_weights(model, weights, ())
+        if random := load_initial_weights(model, weights, ()).random_backbone:
+            raise CheckpointError(
+                f"{weights.origin}: has no {', '.join(random[:3])} that fit, so its features would be partly random; give other "
+                f"weights with --features"
+            )
         mean, std = weights.statistics or (IMAGENET_MEAN, IMAGENET_STD)
         return cls(
             origin=weights.origin, model=model.to(chosen).to(memory_format=torch.channels_last).eval(),
-            decoder=Decoder(image_size=start.image_size or _SIDES[stem], crop_pct=1.0),
+            decoder=Decoder(image_size=start.image_size or _SIDES[stem], crop_pct=1.0, fit=fit),
             normalize=Normalize.of(mean, std, chosen), device=chosen,
         )  # fmt: skip
 
@@ -66,3 +73,11 @@ class Backbone:
                 kept += [start + index for index in indices]
             progress("computing features", min(start + _BATCH, len(paths)) / len(paths))
         return torch.cat(parts) if parts else torch.empty(0, 512), kept
+
+
+def _stem_of(weights: InitialWeights) -> str:
+    """The stem that goes with the first kernel, for weights that do not name it."""
+    kernels = [
+        tensor for name, tensor in weights.state.items() if name == "conv1.weight" or name.endswith(".conv1.weight")
+    ]
+    return "cifar" if kernels and kernels[0].shape[-1] == 3 and kernels[0].shape[1] == 3 else "imagenet"

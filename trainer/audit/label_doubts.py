@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -30,25 +31,20 @@ _ITERATIONS = 60
 class LabelDoubts:
     """Doubts about the labels of N pictures."""
 
-    probabilities_NK: NDArray[np.float64]  # out of fold
+    probabilities_NK: NDArray[np.float32]  # out of fold
     labels_N: NDArray[np.int64]
     doubtful_N: NDArray[np.bool_]
+    suggested_N: NDArray[
+        np.int64
+    ]  # of a doubtful picture the class that it counts as; else the most probable other class
     joint_KK: NDArray[np.float64]  # estimated number of pictures by label (rows) and true class (columns)
 
-    @property
-    def confidence(self) -> NDArray[np.float64]:
+    @cached_property
+    def confidence(self) -> NDArray[np.float32]:
         """Probability of each picture's own label: (N,)."""
-        return self.probabilities_NK[np.arange(len(self.labels_N)), self.labels_N]
+        return _own(self.probabilities_NK, self.labels_N)
 
-    @property
-    def suggested(self) -> NDArray[np.int64]:
-        """The most probable class of each picture other than its label: (N,)."""
-        others = self.probabilities_NK.copy()
-        others[np.arange(len(self.labels_N)), self.labels_N] = -1.0
-        suggested: NDArray[np.int64] = others.argmax(1)
-        return suggested
-
-    @property
+    @cached_property
     def ranking(self) -> NDArray[np.int64]:
         """All pictures, the most doubtful labels first: (N,). Doubtful ones come before the others, the less confident first."""
         return np.lexsort((self.confidence, ~self.doubtful_N))
@@ -64,36 +60,55 @@ def find_doubts(
 ) -> LabelDoubts:
     """Doubts about labels; each group holds near copies, which stay in one fold, or they would vouch for each other."""
     probabilities_NK = out_of_fold_probabilities(features_NF, labels_N, folds_of(labels_N, groups), progress)
-    doubtful_N, joint_KK = confident_joint(probabilities_NK, labels_N)
-    return LabelDoubts(probabilities_NK=probabilities_NK, labels_N=labels_N, doubtful_N=doubtful_N, joint_KK=joint_KK)
+    counted_N, joint_KK = confident_joint(probabilities_NK, labels_N)
+    best_N = probabilities_NK.argmax(1)
+    # A picture whose own label is still the most probable one may count as a rare class, whose threshold is low.
+    doubtful_N = (counted_N >= 0) & (counted_N != labels_N) & (best_N != labels_N)
+    others_NK = probabilities_NK.copy()
+    others_NK[np.arange(len(labels_N)), labels_N] = -1.0
+    return LabelDoubts(
+        probabilities_NK=probabilities_NK, labels_N=labels_N, doubtful_N=doubtful_N,
+        suggested_N=np.where(doubtful_N, counted_N, others_NK.argmax(1)), joint_KK=joint_KK,
+    )  # fmt: skip
 
 
 def folds_of(labels_N: NDArray[np.int64], groups: Sequence[Sequence[int]]) -> NDArray[np.int64]:
-    """A fold for each picture, so that each class is spread evenly and no group is divided; always the same."""
+    """A fold for each picture, with each class spread evenly; always the same.
+
+    A group is in one fold, unless it holds more of a class than a fold does: its class would be missing in the others.
+    """
     order = np.random.default_rng(0).permutation(len(labels_N))
     order = order[np.argsort(labels_N[order], kind="stable")]
     folds_N = np.empty(len(labels_N), np.int64)
     folds_N[order] = np.arange(len(labels_N)) % FOLDS
-    for group in groups:
-        folds_N[list(group)] = folds_N[group[0]]
+    counts_K = np.bincount(labels_N)
+    for group in map(list, groups):
+        if (np.bincount(labels_N[group], minlength=len(counts_K)) * FOLDS <= counts_K).all():
+            folds_N[group] = folds_N[group[0]]
     return folds_N
 
 
 def out_of_fold_probabilities(
     features_NF: Tensor, labels_N: NDArray[np.int64], folds_N: NDArray[np.int64], progress: Progress
-) -> NDArray[np.float64]:
+) -> NDArray[np.float32]:
     """Probabilities (N, K) of each picture from a classifier that was fitted to the other folds."""
-    features_NF = standardised(features_NF)
-    labels, folds, num_classes = torch.from_numpy(labels_N), torch.from_numpy(folds_N), int(labels_N.max()) + 1
-    found_NK = torch.zeros(len(labels), num_classes, dtype=torch.float64)
-    decay = 0.0
+    features_NF, labels, folds = standardised(features_NF), torch.from_numpy(labels_N), torch.from_numpy(folds_N)
+    num_classes, fits = int(labels_N.max()) + 1, len(_DECAYS) + FOLDS - 1
+    found_NK = torch.zeros(len(labels), num_classes)
+
+    def fitted(fold: int, decay: float, done: int) -> Tensor:
+        """Logits of a fold's pictures."""
+        progress("checking labels", done / fits)
+        held_out = folds == fold
+        weights = fit(features_NF[~held_out], labels[~held_out], num_classes, decay)
+        return logits_of(features_NF[held_out], weights)
+
+    # The first fold chooses how strong the penalty is.
+    tried = {decay: fitted(0, decay, done) for done, decay in enumerate(_DECAYS)}
+    best = min(tried, key=lambda decay: float(functional.cross_entropy(tried[decay], labels[folds == 0])))
     for fold in range(FOLDS):
-        progress("checking labels", fold / FOLDS)
-        held_out, rest = folds == fold, folds != fold
-        if not fold:
-            decay = min(_DECAYS, key=lambda decay: _held_out_loss(features_NF, labels, held_out, num_classes, decay))
-        weights = fit(features_NF[rest], labels[rest], num_classes, decay)
-        found_NK[held_out] = logits_of(features_NF[held_out], weights).double().softmax(1)
+        logits = fitted(fold, best, len(_DECAYS) + fold - 1) if fold else tried[best]
+        found_NK[folds == fold] = logits.softmax(1)
     progress("checking labels", 1.0)
     return found_NK.numpy()
 
@@ -107,31 +122,31 @@ def standardised(features_NF: Tensor) -> Tensor:
 
 
 def confident_joint(
-    probabilities_NK: NDArray[np.float64], labels_N: NDArray[np.int64]
-) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """Which pictures count as another class than their label, and the estimated numbers by label and true class.
+    probabilities_NK: NDArray[np.float32], labels_N: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The class that each picture counts as, or -1: (N,); and the estimated numbers by label and true class (K, K).
 
     The threshold of a class is the mean probability that pictures with its label have of it. A picture counts as the
     most probable of the classes whose threshold it reaches; those that reach none do not count.
     """
     num_classes = probabilities_NK.shape[1]
-    own_NK = labels_N[:, None] == np.arange(num_classes)
-    counts_K = own_NK.sum(0)
-    thresholds_K = np.where(counts_K, (probabilities_NK * own_NK).sum(0) / np.maximum(counts_K, 1), np.inf)
-    reached_NK = np.where(probabilities_NK >= thresholds_K, probabilities_NK, -1.0)
-    counted_N, true_N = reached_NK.max(1) >= 0, reached_NK.argmax(1)
+    counts_K = np.bincount(labels_N, minlength=num_classes)
+    sums_K = np.bincount(labels_N, weights=_own(probabilities_NK, labels_N), minlength=num_classes)
+    thresholds_K = np.where(counts_K, sums_K / np.maximum(counts_K, 1), np.inf)
+    reached_NK = np.where(probabilities_NK >= thresholds_K, probabilities_NK, np.float32(-1.0))
+    counted_N = np.where(reached_NK.max(1) >= 0, reached_NK.argmax(1), -1)
     joint_KK = np.zeros((num_classes, num_classes))
-    np.add.at(joint_KK, (labels_N[counted_N], true_N[counted_N]), 1.0)
+    np.add.at(joint_KK, (labels_N[counted_N >= 0], counted_N[counted_N >= 0]), 1.0)
     # Each label has as many pictures as it has; a label none of whose pictures count is taken to be right.
     empty_K = joint_KK.sum(1) == 0
     joint_KK[empty_K, empty_K] = 1.0
     joint_KK *= (counts_K / joint_KK.sum(1))[:, None]
-    return counted_N & (true_N != labels_N), joint_KK
+    return counted_N, joint_KK
 
 
-def _held_out_loss(features_NF: Tensor, labels_N: Tensor, held_out_N: Tensor, num_classes: int, decay: float) -> float:
-    weights = fit(features_NF[~held_out_N], labels_N[~held_out_N], num_classes, decay)
-    return float(functional.cross_entropy(logits_of(features_NF[held_out_N], weights), labels_N[held_out_N]))
+def _own(probabilities_NK: NDArray[np.float32], labels_N: NDArray[np.int64]) -> NDArray[np.float32]:
+    own_N: NDArray[np.float32] = probabilities_NK[np.arange(len(labels_N)), labels_N]
+    return own_N
 
 
 def logits_of(features_NF: Tensor, weights_GK: Tensor) -> Tensor:

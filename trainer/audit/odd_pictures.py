@@ -32,6 +32,7 @@ class _Kind(NamedTuple):
     name: str
     measure: Callable[[PictureFacts], NDArray[np.float64]]  # compared within the class
     is_low: bool  # whether low values are odd; else high ones
+    spread: float  # least standard deviation that is assumed, since the pictures of a class may be equal in this
     is_odd: Callable[[PictureFacts], NDArray[np.bool_]]  # the absolute limit
     show: Callable[[PictureFacts, int], str]
 
@@ -50,23 +51,23 @@ def _size(facts: PictureFacts, row: int) -> str:
 
 _KINDS = (
     _Kind(
-        "blurred", lambda facts: np.log(facts.sharpness_N + 1e-6), True, lambda facts: facts.sharpness_N < 0.02,
+        "blurred", lambda facts: np.log(facts.sharpness_N + 1e-6), True, 0.2, lambda facts: facts.sharpness_N < 0.02,
         lambda facts, row: f"sharpness {facts.sharpness_N[row]:.4f}",
     ),
     _Kind(
-        "dark", lambda facts: facts.brightness_N, True, lambda facts: facts.brightness_N < 50,
+        "dark", lambda facts: facts.brightness_N, True, 5.0, lambda facts: facts.brightness_N < 50,
         lambda facts, row: f"mean brightness {facts.brightness_N[row]:.0f} of 255",
     ),
     _Kind(
-        "bright", lambda facts: facts.brightness_N, False, lambda facts: facts.brightness_N > 215,
+        "bright", lambda facts: facts.brightness_N, False, 5.0, lambda facts: facts.brightness_N > 215,
         lambda facts, row: f"mean brightness {facts.brightness_N[row]:.0f} of 255",
     ),
     _Kind(
-        "nearly empty", lambda facts: facts.contrast_N, True, lambda facts: facts.contrast_N < 16,
+        "nearly empty", lambda facts: facts.contrast_N, True, 4.0, lambda facts: facts.contrast_N < 16,
         lambda facts, row: f"contrast {facts.contrast_N[row]:.1f} of 128",
     ),
-    _Kind("small", _long_side, True, lambda facts: np.maximum(facts.width_N, facts.height_N) < 200, _size),
-    _Kind("odd proportions", _proportions, False, lambda facts: _proportions(facts) > np.log(2), _size),
+    _Kind("small", _long_side, True, 0.1, lambda facts: np.maximum(facts.width_N, facts.height_N) < 200, _size),
+    _Kind("odd proportions", _proportions, False, 0.1, lambda facts: _proportions(facts) > np.log(2), _size),
 )  # fmt: skip
 
 
@@ -77,15 +78,16 @@ def find_odd(facts: PictureFacts, labels_N: NDArray[np.int64]) -> list[OddPictur
         values, limit = kind.measure(facts), kind.is_odd(facts)
         for label in np.unique(labels_N):
             rows = np.flatnonzero(labels_N == label)
-            scores = _scores(values[rows]) * (-1 if kind.is_low else 1)
+            scores = _scores(values[rows], kind.spread) * (-1 if kind.is_low else 1)
             odd = np.flatnonzero((scores >= LEAST_SCORE) & limit[rows])
             found += [OddPicture(int(rows[i]), kind.name, kind.show(facts, rows[i]), float(scores[i])) for i in odd]
     return sorted(found, key=lambda one: -one.score)
 
 
-def _scores(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Distances from the median in standard deviations; those are at least a hundredth of the median, lest all are odd."""
+def _scores(values: NDArray[np.float64], least_spread: float) -> NDArray[np.float64]:
+    """Distances from the median in standard deviations."""
     middle = np.median(values)
-    usual = _NORMAL * np.median(np.abs(values - middle))
-    result: NDArray[np.float64] = (values - middle) / max(usual, 0.01 * abs(middle), 1e-6)
-    return result
+    scores: NDArray[np.float64] = (values - middle) / max(
+        _NORMAL * float(np.median(np.abs(values - middle))), least_spread
+    )
+    return scores

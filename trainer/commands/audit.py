@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
 
+from trainer.config.reading_version import READING
 from trainer.data.folder.layout import find_layout
 from trainer.data.folder.suggested_config import Start
 from trainer.errors import EXIT_OK, CheckpointError, ConfigError, DataError
+from trainer.evaluation.run_settings import settings_now
 from trainer.host.progress import progress_bar
 from trainer.host.standard_streams import write_lines
 from trainer.model.start_weights import find_start
 from trainer.options import add_runs_dir, positive
-from trainer.run.folder.run_config import read_run_config
-from trainer.run.folder.run_dir import RunDir, find_run, refuse_links
+from trainer.run.folder.run_dir import RunDir, find_run, log_stat, refuse_links, run_of_file
 
 _OWN_FEATURES = (
-    "warning: the features are those of the run itself, which has learned these labels, wrong ones too; it finds fewer of "
-    "them than weights that never saw them (--features)"
+    "warning: the features are those of a run that has learned these labels, wrong ones too, so that fewer of them stand out; "
+    "better are weights that never saw them (--features)"
 )
 
 
@@ -40,23 +42,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Run the command `audit FOLDER|RUN`."""
-    root, run_dir, start, remarks = _subject(arguments)
-    layout = find_layout(root)
+    subject = _subject(arguments)
+    layout = find_layout(subject.root, subject.reading)
     # Imported late: PyTorch takes seconds, and a wrong folder should be refused at once.
     from trainer.audit.audit import examine
     from trainer.audit.audit_report import report_lines, write_report
     from trainer.audit.backbone import Backbone
 
     with progress_bar() as progress:
-        backbone = Backbone.load(start, arguments.runs_dir, arguments.device, progress)
+        backbone = Backbone.load(subject.start, arguments.runs_dir, arguments.device, progress, fit=subject.fit)
         audit = examine(layout, backbone, progress)
-    write_lines([*report_lines(audit, top=arguments.top), *remarks])
-    folder = arguments.output or (run_dir.path / "audit" if run_dir else None)
+    write_lines([*report_lines(audit, top=arguments.top), *subject.remarks])
+    folder = arguments.output or (subject.run_dir.path / "audit" if subject.run_dir else None)
     if folder is None:
         write_lines(["", "the tables of all pictures are written with -o DIR"])
         return EXIT_OK
-    if run_dir and not arguments.output:
-        refuse_links(run_dir)
+    if subject.run_dir and not arguments.output:
+        refuse_links(subject.run_dir)
     try:
         write_report(folder, audit)
     except OSError as error:
@@ -65,26 +67,51 @@ def main(arguments: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _subject(arguments: argparse.Namespace) -> tuple[Path, RunDir | None, Start, list[str]]:
-    """The folder, the run if one was named, the weights for the features, and remarks."""
+@dataclass(frozen=True, kw_only=True)
+class _Subject:
+    """What is audited, and with what."""
+
+    root: Path
+    start: Start  # weights for the features
+    run_dir: RunDir | None = None  # the run, if one was named
+    reading: int = READING
+    fit: str = "crop"
+    remarks: tuple[str, ...] = ()
+
+
+def _subject(arguments: argparse.Namespace) -> _Subject:
     path = Path(arguments.what).expanduser()
-    if path.is_dir() and not (path / "config.yaml").is_file():
-        return path, None, _start(arguments.features or "imagenet", arguments.runs_dir), []
+    if path.is_dir() and log_stat(str(path)) is None:
+        start = _start(arguments.features or "imagenet", arguments.runs_dir, "--features")
+        return _Subject(root=path, start=start, remarks=_remarks(start, path))
     run_dir = find_run(arguments.what, arguments.runs_dir)
-    config = read_run_config(run_dir)
+    config = settings_now(run_dir)
     if config.data.kind != "imagefolder":
         raise ConfigError(f"{run_dir.path}: was trained on {config.data.kind}; an audit needs a folder of images")
-    reference = arguments.features or config.model.init_from
-    remarks = [] if reference else ["", _OWN_FEATURES]
-    return (
-        Path(config.data.root).expanduser(),
-        run_dir,
-        _start(reference or str(run_dir.path), arguments.runs_dir),
-        remarks,
-    )
+    root = Path(config.data.root).expanduser()
+    if not root.is_dir():
+        raise DataError(f"{root}: the run's images no longer exist there; name the folder: r18-tui audit FOLDER")
+    reference, option = arguments.features or config.model.init_from, "--features"
+    if not arguments.features:
+        option = f"{run_dir.path}: model.init_from"
+    start = _start(reference or str(run_dir.path), arguments.runs_dir, option)
+    return _Subject(
+        root=root, start=start, run_dir=run_dir, reading=config.data.reading, fit=config.data.fit, remarks=_remarks(start, root)
+    )  # fmt: skip
 
 
-def _start(reference: str, runs_dir: Path) -> Start:
+def _start(reference: str, runs_dir: Path, option: str) -> Start:
     if reference == "none":
-        raise CheckpointError("--features: none has no features; give imagenet, a run or a file")
-    return find_start(reference, runs_dir, option="--features")
+        raise CheckpointError(f"{option}: none has no features; give imagenet, a run or a file")
+    return find_start(reference, runs_dir, option=option)
+
+
+def _remarks(start: Start, root: Path) -> tuple[str, ...]:
+    """A warning where the features are those of a run on the same folder."""
+    path = Path(start.reference or "")
+    run_dir = RunDir(path) if path.is_dir() else run_of_file(path)
+    if run_dir is None or not run_dir.config.is_file():
+        return ()
+    config = settings_now(run_dir)
+    same = config.data.kind == "imagefolder" and Path(config.data.root).expanduser().resolve() == root.resolve()
+    return ("", _OWN_FEATURES) if same else ()

@@ -81,7 +81,7 @@ def main(arguments: argparse.Namespace) -> int:
         arguments.model, runs_dir=arguments.runs_dir, which=arguments.which, device=arguments.device
     )
     top = min(arguments.top, len(classifier.classes))
-    explanations = _explanations(arguments.explain, classifier)
+    explanations = _explanations(arguments.explain, classifier, arguments.paths)
     with progress_bar() as progress:
         predictions, unreadable = predict(
             classifier, paths, batch_size=arguments.batch_size, top=top, progress=progress, explanations=explanations
@@ -90,6 +90,8 @@ def main(arguments: argparse.Namespace) -> int:
     for path, reason in unreadable:
         problem = "no prediction" if reason == _NOT_FINITE else "cannot be read"
         missing.append(f"{path}: {problem}: {reason}")
+    if explanations is not None and explanations.problem:
+        missing.append(explanations.problem)
     sys.stderr.writelines(f"{printable(line)}\n" for line in missing)
     return EXIT_FAILED if missing else EXIT_OK
 
@@ -167,16 +169,23 @@ def predict(
             names = [name for name, finite in zip(names, finite_N, strict=True) if finite]
             ranked = _ranked(names, probabilities_NK[finite_N], classifier.classes, top)
             if explanations is not None and ranked:
-                _explain(explanations, ranked, pixels_NHWC[finite_N])
+                explanations.write(
+                    [one.path for one in ranked], pixels_NHWC[finite_N], [one.ranking[0][0] for one in ranked]
+                )
             predictions += ranked
         progress("predicting", min(start + batch_size, len(paths)) / len(paths))
     return predictions, unreadable
 
 
-def _explanations(folder: Path | None, classifier: Classifier) -> Explanations | None:
-    """The writer of explanations; ConfigError when the model cannot explain, or the folder cannot be created."""
+def _explanations(folder: Path | None, classifier: Classifier, inputs: Sequence[str]) -> Explanations | None:
+    """The writer of explanations; ConfigError when the model cannot explain, or the folder is none for them."""
     if folder is None:
         return None
+    for name in inputs:
+        if os.path.isdir(name) and folder.resolve().is_relative_to(Path(name).resolve()):
+            raise ConfigError(
+                f"--explain: {folder} is inside {name}, whose pictures these would become; give another folder"
+            )
     if not hasattr(classifier, "explain"):
         raise ConfigError(
             f"{classifier.origin}: an exported file gives answers without reasons; for --explain give the run or a checkpoint"
@@ -187,13 +196,6 @@ def _explanations(folder: Path | None, classifier: Classifier) -> Explanations |
         return Explanations(folder, cast("Explaining", classifier))
     except OSError as error:
         raise ConfigError(f"--explain: {folder}: cannot be created: {error.strerror or error}") from error
-
-
-def _explain(explanations: Explanations, ranked: list[Prediction], pixels_NHWC: NDArray[np.uint8]) -> None:
-    try:
-        explanations.write([one.path for one in ranked], pixels_NHWC, [one.ranking[0][0] for one in ranked])
-    except OSError as error:
-        raise DataError(f"{error.filename}: cannot be written: {error.strerror or error}") from error
 
 
 def as_table(predictions: Sequence[Prediction]) -> str:

@@ -66,7 +66,7 @@ def test_wrong_labels_and_copies_are_found(
 def test_a_run_names_its_folder_and_keeps_the_tables(backbone: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_audit(str(backbone.path)) == 0
     assert len(table(backbone.path / "audit" / "labels.csv")) == 72
-    assert "the features are those of the run itself" in capsys.readouterr().out
+    assert "the features are those of a run that has learned these labels" in capsys.readouterr().out
 
 
 def test_unreadable_pictures_are_counted_and_left_out(
@@ -75,7 +75,12 @@ def test_unreadable_pictures_are_counted_and_left_out(
     root = make_folder("unseen")
     (root / "train" / "red" / "003.png").write_bytes(b"no picture")
     assert run_audit(str(root), "--features", str(backbone.path), "-o", str(tmp_path / "tables")) == 0
-    assert "unreadable, not examined: 1" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "unreadable 1, not examined: " in printed
+    assert str(root / "train" / "red" / "003.png") in printed
+    assert [row["path"] for row in table(tmp_path / "tables" / "unreadable.csv")] == [
+        str(root / "train" / "red" / "003.png")
+    ]
     assert "train/red/003.png" not in {row["path"] for row in table(tmp_path / "tables" / "labels.csv")}
 
 
@@ -88,7 +93,7 @@ def test_what_cannot_be_audited_is_refused(
         run_audit(str(make_folder("one")), "--features", "nothing", "--runs-dir", str(tmp_path / "runs"))
     with pytest.raises(CheckpointError, match="none has no features"):
         run_audit(str(make_folder("two")), "--features", "none")
-    with pytest.raises(DataError, match="blue has 4 readable pictures; an audit needs 5"):
+    with pytest.raises(DataError, match="blue has 4 pictures; an audit needs 5"):
         run_audit(str(make_folder("few", per_class=2)), "--features", str(backbone.path))
     digits = train(make_config("train.epochs=1"), tmp_path / "digits").run.run_dir
     with pytest.raises(ConfigError, match="was trained on digits"):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import csv
+import errno
 import functools
 import io
 import json
+import os
 import re
 import runpy
 import shutil
@@ -330,7 +332,7 @@ def test_explanations_are_pictures_beside_their_heat(
     add_arguments(parser)
     assert main(parser.parse_args([str(run.path), *paths, "--explain", str(tmp_path / "why")])) == 0
     assert [path.name for path in sorted((tmp_path / "why").iterdir())] == [
-        "000-red-2.png", "000-red.png", "001-blue.png",
+        "000-red (2).png", "000-red.png", "001-blue.png",
     ]  # fmt: skip
     classifier = open_classifier(str(run.path), runs_dir=tmp_path, which="default", device="cpu")
     seen = classifier.decoder(paths[2])
@@ -344,5 +346,28 @@ def test_explanations_are_pictures_beside_their_heat(
 
 def test_an_exported_file_gives_no_explanations(model: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="gives answers without reasons"):
-        _explanations(tmp_path / "why", OnnxClassifier(Path(model)))
+        _explanations(tmp_path / "why", OnnxClassifier(Path(model)), [])
     assert not (tmp_path / "why").exists()
+
+
+def test_explanations_inside_the_pictures_are_refused(
+    trained: Callable[[str], tuple[Path, RunDir]], photos: Path
+) -> None:
+    with pytest.raises(ConfigError, match="whose pictures these would become"):
+        run_predict(str(trained("crop")[1].path), str(photos), "--explain", str(photos / "why"))
+    assert not (photos / "why").exists()
+
+
+def test_a_full_disk_ends_the_explanations_not_the_answers(
+    trained: Callable[[str], tuple[Path, RunDir]], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("trainer.evaluation.explanations.write_atomically", full)
+    pictures = [str(path) for path in sorted(photos.rglob("*.png"))[:3]]
+    assert run_predict(str(trained("crop")[1].path), *pictures, "--explain", str(tmp_path / "why")) == 1
+    printed = capsys.readouterr()
+    assert all(picture in printed.out for picture in pictures)
+    assert "why: no more pictures can be written: No space left" in printed.err
