@@ -9,12 +9,14 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainer.audit.picture_facts import HASH_BITS, THUMBNAIL, PictureFacts, hash_thumbnails, mirrored
+from trainer.host.limits import usable_cpus
 from trainer.host.progress import Progress
 
 RADIUS = 16  # most bits in which the hashes of a pair differ
@@ -23,7 +25,7 @@ _MIN_COARSE_CORRELATION = 0.7  # of the pictures as _COARSE x _COARSE pixels
 _COARSE = 6
 _MAX_CHROMA_DISTANCE = 12.0  # of the mean differences of red and blue from green: thumbnails are grey
 _MIN_CONTRAST = 4.0  # grey values: the hash of an emptier picture is noise
-_BLOCK = 2048  # pictures compared with as many others at a time
+_BLOCK = 512  # pictures compared with as many others at a time
 _CHECKED = 4096  # candidates checked at a time
 _Crop = tuple[float, float, float]
 """Share of the side that remains, and the shares of what was cropped that lie above and to the left of it."""
@@ -68,14 +70,14 @@ def find_pairs(facts: PictureFacts, progress: Progress) -> list[Pair]:
     centres = hash_thumbnails(
         _in_blocks(thumbnails, lambda x: _crop(x, *_CENTRE).round().clip(0, 255)).astype(np.uint8)
     )
-    queries = [(hashes, is_mirrored) for hashes in (whole.hashes_NB, centres) for is_mirrored in (False, True)]
+    queries = list(itertools.product((whole.hashes_NB, centres), (False, True)))
     for number, (hashes, is_mirrored) in enumerate(queries):
         query = (
             _Searched(mirrored(hashes), whole.coarse_NYX[:, :, ::-1])
             if is_mirrored
             else _Searched(hashes, whole.coarse_NYX)
         )
-        for done, candidates in _candidates(query, whole):
+        for done, candidates in _candidates(query, whole, symmetric=hashes is whole.hashes_NB):
             progress("comparing pictures", (number + done) / len(queries))
             rows_M2 = usable[candidates]
             new = [sets.leader(one) != sets.leader(other) for one, other in rows_M2.tolist()]
@@ -144,23 +146,32 @@ class _Searched(NamedTuple):
     coarse_NYX: NDArray[np.float32]
 
 
-def _candidates(query: _Searched, others: _Searched) -> Iterator[tuple[float, NDArray[np.int64]]]:
-    """Pairs (row of the query, another row) that are alike at first sight, block by block, with the share done."""
+def _candidates(query: _Searched, others: _Searched, *, symmetric: bool) -> Iterator[tuple[float, NDArray[np.int64]]]:
+    """Pairs (row of the query, another row) that are alike at first sight, with the share done.
+
+    Where it does not matter which of two pictures is the query, half of the comparisons are enough.
+    """
     hashes, other_hashes = query.hashes_NB.astype(np.float32), others.hashes_NB.astype(np.float32)
     starts, least = range(0, len(hashes), _BLOCK), HASH_BITS - 2 * RADIUS
-    for done, start in enumerate(starts, 1):
-        for other in starts:
-            difference = (
-                hashes[start : start + _BLOCK] @ other_hashes[other : other + _BLOCK].T
-            )  # equal bits less the others
-            if difference.max() < least:
-                continue
-            near = np.argwhere(difference >= least) + np.array([start, other])
-            near = near[near[:, 0] != near[:, 1]]
+
+    def of_rows(start: int) -> list[NDArray[np.int64]]:
+        found = []
+        for other in starts[start // _BLOCK if symmetric else 0 :]:
+            # Equal bits less the others.
+            near = np.argwhere(hashes[start : start + _BLOCK] @ other_hashes[other : other + _BLOCK].T >= least)
+            near += np.array([start, other])
+            near = near[near[:, 0] < near[:, 1]] if symmetric else near[near[:, 0] != near[:, 1]]
             for rows in np.split(near, range(_CHECKED, len(near), _CHECKED)):
                 coarse = _correlation(query.coarse_NYX[rows[:, 0]], others.coarse_NYX[rows[:, 1]])
-                yield (done - 1) / len(starts), rows[coarse >= _MIN_COARSE_CORRELATION]
-        yield done / len(starts), np.empty((0, 2), np.int64)
+                found.append(rows[coarse >= _MIN_COARSE_CORRELATION])
+        return found
+
+    with ThreadPoolExecutor(usable_cpus()) as pool:
+        for done, found in enumerate(pool.map(of_rows, starts), 1):
+            rows = np.concatenate([np.empty((0, 2), np.int64), *found])
+            rows = np.concatenate([rows, rows[:, ::-1]]) if symmetric else rows
+            for some in np.split(rows, range(_CHECKED, len(rows), _CHECKED)):
+                yield done / len(starts), some
 
 
 def _checked(

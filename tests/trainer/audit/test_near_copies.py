@@ -88,7 +88,8 @@ def test_a_larger_crop_is_another_picture(tmp_path: Path) -> None:
     assert find_pairs(facts_of(tmp_path, [one, _cropped(one, 0.0, 0.0, share=0.6)]), quiet) == []
 
 
-def test_candidates_are_all_pairs_within_the_radius(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_candidates_are_all_pairs_within_the_radius(monkeypatch: pytest.MonkeyPatch, symmetric: bool) -> None:
     """Counted bit by bit, with blocks that do not divide the number of pictures."""
     monkeypatch.setattr(near_copies, "_BLOCK", 16)
     monkeypatch.setattr(near_copies, "_CHECKED", 5)
@@ -97,7 +98,11 @@ def test_candidates_are_all_pairs_within_the_radius(monkeypatch: pytest.MonkeyPa
     hashes = np.where(drawn.random((70, HASH_BITS)) < 0.12, -1, 1) * centres[drawn.integers(0, 5, 70)]
     alike = np.tile(np.arange(36, dtype=np.float32).reshape(6, 6), (70, 1, 1))
     searched = near_copies._Searched(hashes.astype(np.int8), alike)
-    found = [tuple(pair) for _, pairs in near_copies._candidates(searched, searched) for pair in pairs.tolist()]
+    found = [
+        tuple(pair)
+        for _, pairs in near_copies._candidates(searched, searched, symmetric=symmetric)
+        for pair in pairs.tolist()
+    ]
     expected = [
         (first, second)
         for first, second in itertools.permutations(range(70), 2)
