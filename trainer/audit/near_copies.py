@@ -10,7 +10,7 @@ import functools
 import itertools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,16 +60,17 @@ def find_pairs(facts: PictureFacts, progress: Progress) -> list[Pair]:
     a thousand copies of one picture are a thousand pairs and not half a million.
     """
     usable = np.flatnonzero(facts.contrast_N >= _MIN_CONTRAST)
-    sets, found = _Sets(), []
+    sets = _Sets()
+    found: list[Pair] = []
     for first, second in _equal_thumbnails(facts, usable):
         sets.join(first, second)
         found.append(Pair(first, second, 1.0, False))
     usable = np.array([row for row in usable.tolist() if sets.leader(row) == row], np.int64)
+    if not len(usable):
+        return found
     thumbnails = facts.thumbnails_NYX[usable]
     whole = _Searched(facts.hashes_NB[usable], _in_blocks(thumbnails, lambda x: _reduced(x, THUMBNAIL // _COARSE)))
-    centres = hash_thumbnails(
-        _in_blocks(thumbnails, lambda x: _crop(x, *_CENTRE).round().clip(0, 255)).astype(np.uint8)
-    )
+    centres = _in_blocks(thumbnails, lambda x: hash_thumbnails(_crop(x, *_CENTRE)))
     queries = list(itertools.product((whole.hashes_NB, centres), (False, True)))
     for number, (hashes, is_mirrored) in enumerate(queries):
         query = (
@@ -132,11 +133,11 @@ def _equal_thumbnails(facts: PictureFacts, rows: NDArray[np.int64]) -> Iterator[
 
 
 def _in_blocks(
-    thumbnails_NYX: NDArray[np.uint8], change: Callable[[NDArray[np.float32]], NDArray[np.float32]]
-) -> NDArray[np.float32]:
-    """Thumbnails changed in fp32, a block at a time: all of them would take much memory."""
-    blocks = [change(thumbnails_NYX[i : i + _BLOCK].astype(np.float32)) for i in range(0, len(thumbnails_NYX), _BLOCK)]
-    return np.concatenate(blocks) if blocks else np.empty((0, THUMBNAIL, THUMBNAIL), np.float32)
+    thumbnails_NYX: NDArray[np.uint8], change: Callable[[NDArray[np.float32]], NDArray[Any]]
+) -> NDArray[Any]:
+    """What is computed of at least one thumbnail in fp32, a block at a time: all of them in fp32 would take much memory."""
+    starts = range(0, len(thumbnails_NYX), _BLOCK)
+    return np.concatenate([change(thumbnails_NYX[start : start + _BLOCK].astype(np.float32)) for start in starts])
 
 
 class _Searched(NamedTuple):
