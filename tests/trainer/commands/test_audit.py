@@ -11,22 +11,23 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ConfigMaker, FolderMaker
+from tests.conftest import TINY, ConfigMaker, FolderMaker, write_colours
 from tests.support.running import train
 from trainer.commands.audit import add_arguments, main
+from trainer.config.loader import build_config
 from trainer.errors import CheckpointError, ConfigError, DataError, RunError
 from trainer.run.folder.run_dir import RunDir
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 
 
-@pytest.fixture
-def backbone(make_folder: FolderMaker, make_config: ConfigMaker, tmp_path: Path) -> RunDir:
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory, narrow_module: None) -> RunDir:
     """A run on the colours red, green and blue."""
-    config = make_config(
-        "data.kind=imagefolder", f"data.root={make_folder('seen')}", "data.crop_pct=1.0", "train.epochs=6"
-    )
-    return train(config, tmp_path / "runs").run.run_dir
+    base = tmp_path_factory.mktemp("backbone")
+    write_colours(base / "seen")
+    settings = ("data.kind=imagefolder", f"data.root={base / 'seen'}", "data.crop_pct=1.0", "train.epochs=6")
+    return train(build_config({}, {}, "test", [*TINY, *settings]), base / "runs").run.run_dir
 
 
 def run_audit(*arguments: str) -> int:
