@@ -96,6 +96,6 @@ def test_what_cannot_be_audited_is_refused(
         run_audit(str(make_folder("two")), "--features", "none")
     with pytest.raises(DataError, match="blue has 4 pictures; an audit needs 5"):
         run_audit(str(make_folder("few", per_class=2)), "--features", str(backbone.path))
-    digits = train(make_config("train.epochs=1"), tmp_path / "digits").run.run_dir
+    digits = train(make_config("train.epochs=1", "data.batch_size=512"), tmp_path / "digits").run.run_dir
     with pytest.raises(ConfigError, match="was trained on digits"):
         run_audit(str(digits.path))
