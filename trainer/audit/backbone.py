@@ -21,11 +21,8 @@ from trainer.model.initial_weights import InitialWeights, find_initial_weights
 from trainer.model.resnet import build_model, features_of
 from trainer.model.weight_loading import load_initial_weights
 
-_SIDES = {
-    "imagenet": 224,
-    "cifar-maxpool": 64,
-    "cifar": 32,
-}  # pixels of the input where the source does not say, by stem
+_SIDES = {"imagenet": 224, "cifar-maxpool": 64, "cifar": 32}
+"""Side of the input in pixels, by stem, where the source of the weights does not say."""
 _BATCH = 64
 
 

@@ -1,8 +1,8 @@
 """Finds pictures unlike the others: blurred, dark, bright, nearly empty, or of odd size or proportions. Torch-free.
 
-Each is compared with the pictures of its class by the distance from their median in units of their usual distance from it
-(the median absolute deviation, scaled as for a normal distribution), and must pass an absolute limit as well: in a class
-of equally dark pictures none is odd.
+Each picture is compared with those of its class: its distance from their median is divided by their median absolute
+deviation, scaled as for a normal distribution. So no picture of a class of dark pictures is odd for being dark. A picture
+must also pass an absolute limit, so that the darkest of a class of bright pictures is not called dark.
 """
 
 from __future__ import annotations

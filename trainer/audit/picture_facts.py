@@ -51,9 +51,6 @@ class PictureFacts:
     sharpness_N: NDArray[np.float64]  # variance of the Laplacian over that of the grey values
     chroma_N2: NDArray[np.float64]  # mean red less mean green, mean blue less mean green
 
-    def __len__(self) -> int:
-        return len(self.width_N)
-
     def of(self, rows: NDArray[np.int64]) -> PictureFacts:
         """Facts about some of the pictures."""
         return PictureFacts(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
@@ -75,17 +72,6 @@ def measure_files(paths: Sequence[str], progress: Progress) -> tuple[PictureFact
                     kept.append(index)
             progress("measuring pictures", min(start + _CHUNK, len(paths)) / len(paths))
     return _joined(found), kept, lost
-
-
-def measure_pixels(pixels_NHWC: NDArray[np.uint8], progress: Progress) -> PictureFacts:
-    """Facts about pictures in memory."""
-    found = []
-    for index, pixels_HWC in enumerate(pixels_NHWC):
-        if index % _CHUNK == 0:
-            progress("measuring pictures", index / len(pixels_NHWC))
-        image = Image.fromarray(pixels_HWC)
-        found.append(_measured(image, *image.size))
-    return _joined(found)
 
 
 def mirrored(hashes_NB: NDArray[np.int8]) -> NDArray[np.int8]:

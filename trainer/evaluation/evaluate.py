@@ -92,10 +92,8 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate a model on every image of a split. The model is left in eval mode.
 
-    `explain` adds the class activation maps of the mistakes that are kept.
-
-    `poll` gets the share done before each batch and may raise to stop. `lost` receives the images that have become
-    unreadable; DataLostError when these are most of a batch, or all images.
+    `explain` adds the activation maps of the kept mistakes. `poll` gets the share done before each batch and may raise to
+    stop. `lost` receives the images that have become unreadable; DataLostError when these are most of a batch, or all.
     """
     model.eval()
     confusion = torch.zeros(num_classes * num_classes, dtype=torch.int64, device=device)
@@ -126,18 +124,16 @@ def evaluate(
         raise DataLostError(
             f"none of the {len(split)} images to evaluate can be read any more; restore them, then resume"
         )
-    found_mistakes = mistakes.result()
-    if explain and found_mistakes is not None:
-        found_mistakes = _with_heat(
-            model, found_mistakes, normalize, numerics, device, min(batch_size, MAX_MISTAKES), poll
-        )
+    kept = mistakes.result()
+    if kept is not None and explain:
+        kept = _with_heat(model, kept, normalize, numerics, device, batch_size, poll)
     confusion_KK = confusion.view(num_classes, num_classes).cpu()
     return Evaluation(
         loss=float(loss_sum) / num_evaluated,
         accuracy=int(confusion_KK.diagonal().sum()) / num_evaluated,
         accuracy_tta=int(correct_tta) / num_evaluated if tta else None,
         confusion_KK=confusion_KK,
-        mistakes=found_mistakes,
+        mistakes=kept,
         silent=silent.shares(),
     )
 

@@ -23,12 +23,12 @@ from trainer.data.prepare import PreparedData
 from trainer.evaluation.picture_sheet import Sheet
 from trainer.evaluation.result_files import name_of
 from trainer.model.activation_map import activation_maps, heat_of
-from trainer.model.resnet import MACS_PER_PIXEL, build_model
+from trainer.model.resnet import build_model
+from trainer.training.interim_evaluation import evaluation_batch
 from trainer.training.snapshot import TensorCopy
 
 _CPU = torch.device("cpu")
 SHOWN = 32
-_MAX_MACS = 50_000_000_000  # multiply-adds of a forward pass of about a second on two cores
 _MIN_INTERVAL_S = 60.0  # seconds between two samples, so that short epochs do not spend their time on them
 
 
@@ -95,10 +95,7 @@ def training_images(data: PreparedData, config: Config, plan: BatchPlan, epoch: 
 
 def _heat(weights: Weights, images_NCHW: Tensor, labels_N: Tensor, config: Config) -> list[list[list[int]]]:
     """How much each place of an image speaks for its class, 0 to 255; of the first images, as many as take about a second."""
-    macs = MACS_PER_PIXEL[config.model.stem] * images_NCHW.shape[-1] ** 2
-    few = min(len(images_NCHW), _MAX_MACS // macs)
-    if not few:
-        return []
+    few = evaluation_batch(config, _CPU)
     weights.model.load_state_dict(weights.copy.fetched())
     heat: list[list[list[int]]] = heat_of(activation_maps(weights.model, images_NCHW[:few], labels_N[:few])[1]).tolist()
     return heat

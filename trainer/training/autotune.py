@@ -39,9 +39,8 @@ _LIMIT_S = 8.0  # seconds after which nothing more is begun: the run waits
 _ROUNDS = 3  # steps of each candidate in that second timing
 _STEPS_TO_CAPTURE = PLAIN_STEPS + 1  # untimed steps on a CUDA device, so that the replay of a graph is timed
 _IMAGES_ON_CPU = 64  # largest batch timed on a CPU: time per image stays the same, and the run waits for the trial
-_LOSS_TOLERANCE = (
-    0.1  # largest relative difference from the most exact precision's first loss at which another is trusted
-)
+_LOSS_TOLERANCE = 0.1
+"""Largest relative difference from the most exact precision's first loss at which another precision is trusted."""
 
 
 @dataclass(frozen=True)
