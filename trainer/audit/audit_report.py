@@ -67,7 +67,9 @@ def _label_lines(audit: Audit, top: int) -> list[str]:
     number = int(doubts.doubtful_N.sum())
     lines = [
         f"  labels     {number:,} doubtful; about {doubts.estimated_wrong:,.0f} of {len(pictures.paths):,} are worth a look",
-        f"             (features of {audit.origin}; {_accuracy(audit):.1%} of the labels were predicted from the others)",
+        f"             features of {audit.origin}",
+        f"             {_accuracy(audit):.1%} of the labels were predicted from the others; below, each label's probability, then the "
+        f"likelier class",
     ]
     for row in doubts.ranking[: min(top, number)].tolist():
         suggested = doubts.suggested_N[row]

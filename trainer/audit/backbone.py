@@ -47,8 +47,7 @@ class Backbone:
         model = build_model(ModelConfig.model_validate({"stem": stem}), 2, seed=0)
         if random := load_initial_weights(model, weights, ()).random_backbone:
             raise CheckpointError(
-                f"{weights.origin}: has no {', '.join(random[:3])} that fit, so its features would be partly random; give other "
-                f"weights with --features"
+                f"{weights.origin}: has no {', '.join(random[:3])} that fit, so its features would be partly random"
             )
         mean, std = weights.statistics or (IMAGENET_MEAN, IMAGENET_STD)
         return cls(

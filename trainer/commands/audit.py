@@ -50,7 +50,10 @@ def main(arguments: argparse.Namespace) -> int:
     from trainer.audit.backbone import Backbone
 
     with progress_bar() as progress:
-        backbone = Backbone.load(subject.start, arguments.runs_dir, arguments.device, progress, fit=subject.fit)
+        try:
+            backbone = Backbone.load(subject.start, arguments.runs_dir, arguments.device, progress, fit=subject.fit)
+        except CheckpointError as error:
+            raise CheckpointError(f"{error}\nOther weights for the features: --features RUN or a file") from error
         audit = examine(layout, backbone, progress)
     write_lines([*report_lines(audit, top=arguments.top), *subject.remarks])
     folder = arguments.output or (subject.run_dir.path / "audit" if subject.run_dir else None)
