@@ -68,8 +68,8 @@ def _label_lines(audit: Audit, top: int) -> list[str]:
     lines = [
         f"  labels     {number:,} doubtful; about {doubts.estimated_wrong:,.0f} of {len(pictures.paths):,} are worth a look",
         f"             features of {audit.origin}",
-        f"             {_accuracy(audit):.1%} of the labels were predicted from the others; below, each label's probability, then the "
-        f"likelier class",
+        f"             {_accuracy(audit):.1%} of the labels were predicted from the others",
+        "             below: the probability of each label, and that of the suggested class",
     ]
     for row in doubts.ranking[: min(top, number)].tolist():
         suggested = doubts.suggested_N[row]
